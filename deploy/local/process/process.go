@@ -39,7 +39,7 @@ const outputDelay = time.Second
 // nodeGuard is JavaScript that ends the process when standard input does. It
 // is loaded before the program, so that no start-up code can outlive us.
 const nodeGuard = `data:text/javascript,` +
-	`for(const e of['end','close','error'])process.stdin.on(e,()=>process.exit(1));process.stdin.resume();process.stdin.unref?.();`
+	`for(const e of['end','close','error'])process.stdin.on(e,()=>process.exit(1));process.stdin.resume();process.stdin.unref();`
 
 // Config describes one child.
 type Config struct {
