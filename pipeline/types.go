@@ -90,6 +90,9 @@ type Unit struct {
 	// Tail holds the last bytes (at most 16) of the blob up to the unit's end, hex:
 	// the next read compares them to see that the blob was not rewritten.
 	Tail string `json:"tail"`
+	// Clock is when a unit of a blob without an hour in its path was fetched, ms UTC:
+	// it bounds the event times of such a unit. 0 for all others.
+	Clock int64 `json:"clock,omitempty"`
 	// Replay marks a range that is read again out of quarantine: it moves no offset.
 	Replay bool `json:"replay,omitempty"`
 	// Ordinals picks tuples of a replayed record; empty means all of them.
@@ -171,7 +174,7 @@ type Manifest struct {
 	Created   int64      `json:"created"`        // ms UTC, for people
 	DoneSeq   uint64     `json:"done_seq"`       // every batch up to here is done
 	Watermark Watermark  `json:"watermark"`      // the shard's, after this batch
-	Idle      []string   `json:"idle,omitempty"` // streams held to be idle when the watermark was taken
+	Idle      int        `json:"idle,omitempty"` // streams that the watermark did not wait for, being idle
 	Units     []Unit     `json:"units"`
 	Pieces    []PieceRef `json:"pieces"`
 }

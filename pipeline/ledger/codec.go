@@ -1,0 +1,53 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+)
+
+// formatVersion is that of every object of a ledger. A reader refuses others.
+const formatVersion = 1
+
+// encode gives an object as it is stored: one line with the kind, the version,
+// the length and the xxh3-128 of what follows, then JSON. It can be read with
+// any pager, and a cut or flipped bit is found.
+func encode(kind string, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode ledger %s: %w", kind, err)
+	}
+	head := header(kind, body)
+	return append([]byte(head), body...), nil
+}
+
+func header(kind string, body []byte) string {
+	sum := xxh3.Hash128(body).Bytes()
+	return fmt.Sprintf("millrace-%s %d %d %s\n", kind, formatVersion, len(body), hex.EncodeToString(sum[:]))
+}
+
+// decode reads what encode wrote.
+//
+// Errors: ErrCorrupt when the header does not fit the rest; a plain error for a
+// version that this program does not know.
+func decode(kind string, data []byte, v any) error {
+	line, body, ok := bytes.Cut(data, []byte("\n"))
+	if !ok {
+		return fmt.Errorf("decode ledger %s: no header line: %w", kind, ErrCorrupt)
+	}
+	fields := strings.Fields(string(line))
+	if len(fields) == 4 && fields[0] == "millrace-"+kind && fields[1] != fmt.Sprint(formatVersion) {
+		return fmt.Errorf("decode ledger %s: format version %q, this program knows %d: use the release that wrote it", kind, fields[1], formatVersion)
+	}
+	if string(line)+"\n" != header(kind, body) {
+		return fmt.Errorf("decode ledger %s: length or checksum differs: %w", kind, ErrCorrupt)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode ledger %s: %w: %w", kind, err, ErrCorrupt)
+	}
+	return nil
+}

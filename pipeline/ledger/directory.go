@@ -1,0 +1,194 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Directory is a Store in a folder of the local disk. It holds an OS lock on the
+// folder while it is open, so one process owns the ledger.
+type Directory struct {
+	root string
+	lock *os.File
+
+	mu     sync.Mutex
+	known  map[string]bool // folders that exist
+	serial int             // of temporary files
+}
+
+// OpenDirectory opens the folder, makes it if need be (mode 0700), and locks it.
+//
+// Errors: the folder is locked by another process, or others may write to it.
+func OpenDirectory(root string) (*Directory, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	info, err := os.Stat(root)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("open ledger: folder %q is writable by others (mode %o): run chmod 700 on it", root, info.Mode().Perm())
+	}
+	lock, err := os.OpenFile(filepath.Join(root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open ledger: folder %q is in use by another process: stop it first, or give this pipeline a folder of its own", root)
+	}
+	d := &Directory{root: root, lock: lock, known: map[string]bool{root: true}}
+	if err := d.sweepTemporary(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close gives the lock back.
+func (d *Directory) Close() error { return d.lock.Close() }
+
+// sweepTemporary removes what a killed process left half written.
+func (d *Directory) sweepTemporary() error {
+	err := filepath.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".tmp") {
+			return err
+		}
+		return os.Remove(path)
+	})
+	if err != nil {
+		return fmt.Errorf("open ledger: remove temporary files: %w", err)
+	}
+	return nil
+}
+
+// Create implements Store: a temporary file is written and synced, then linked to
+// its name, which fails when the name is taken; then the folder is synced.
+func (d *Directory) Create(_ context.Context, name string, data []byte) error {
+	return d.write(name, data, func(temporary, path string) error {
+		err := os.Link(temporary, path)
+		if errors.Is(err, fs.ErrExist) {
+			return ErrExists
+		}
+		return err
+	})
+}
+
+// Put implements Store: as Create, but the rename replaces an older object.
+func (d *Directory) Put(_ context.Context, name string, data []byte) error {
+	return d.write(name, data, os.Rename)
+}
+
+func (d *Directory) write(name string, data []byte, publish func(temporary, path string) error) error {
+	path := filepath.Join(d.root, filepath.FromSlash(name))
+	folder := filepath.Dir(path)
+	temporary, err := d.prepare(folder)
+	if err != nil {
+		return fmt.Errorf("write ledger object %q: %w", name, err)
+	}
+	defer os.Remove(temporary) // gone already after a rename
+	if err := writeSynced(temporary, data); err != nil {
+		return fmt.Errorf("write ledger object %q: %w", name, err)
+	}
+	if err := publish(temporary, path); err != nil {
+		return fmt.Errorf("write ledger object %q: %w", name, err)
+	}
+	if err := syncFolder(folder); err != nil {
+		return fmt.Errorf("write ledger object %q: %w", name, err)
+	}
+	return nil
+}
+
+// prepare makes the folder durable and names a temporary file in it.
+func (d *Directory) prepare(folder string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.known[folder] {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return "", err
+		}
+		for f := folder; f != d.root; f = filepath.Dir(f) {
+			if err := syncFolder(filepath.Dir(f)); err != nil {
+				return "", err
+			}
+		}
+		d.known[folder] = true
+	}
+	d.serial++
+	return filepath.Join(folder, fmt.Sprintf("%d.tmp", d.serial)), nil
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+func syncFolder(folder string) error {
+	f, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// Get implements Store.
+func (d *Directory) Get(_ context.Context, name string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(d.root, filepath.FromSlash(name)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read ledger object %q: %w", name, ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read ledger object %q: %w", name, err)
+	}
+	return data, nil
+}
+
+// List implements Store.
+func (d *Directory) List(_ context.Context, prefix string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.root, filepath.FromSlash(prefix)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list ledger folder %q: %w", prefix, err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() && !strings.HasSuffix(e.Name(), ".tmp") {
+			names = append(names, prefix+e.Name())
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// Delete implements Store.
+func (d *Directory) Delete(_ context.Context, name string) error {
+	err := os.Remove(filepath.Join(d.root, filepath.FromSlash(name)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete ledger object %q: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package shard
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/ledger"
+)
+
+// nextWatermark is the least event time that the shard's streams still expect,
+// never before the watermark that holds.
+//
+// A stream that was not announced for IdleAfter is not waited for. One that was
+// announced but has no row yet is: its first rows are on their way.
+func (c *Core) nextWatermark() pipeline.Watermark {
+	least := int64(0)
+	for _, s := range c.streams {
+		if s.maxTime == 0 {
+			if s.pending > 0 && !c.idle(s) {
+				return c.watermark
+			}
+			continue
+		}
+		if c.idle(s) {
+			continue
+		}
+		if t := s.maxTime - c.cfg.OutOfOrderness.Milliseconds(); least == 0 || t < least {
+			least = t
+		}
+	}
+	return max(c.watermark, pipeline.Watermark(least))
+}
+
+func (c *Core) idle(s *streamState) bool { return c.now.Sub(s.announced) >= c.cfg.IdleAfter }
+
+func (c *Core) idleStreams() int {
+	n := 0
+	for _, s := range c.streams {
+		if c.idle(s) {
+			n++
+		}
+	}
+	return n
+}
+
+// streamTimes gives the streams' times, sorted, and forgets those silent for as
+// long as positions are kept.
+func (c *Core) streamTimes() []ledger.StreamTime {
+	var ts []ledger.StreamTime
+	for name, s := range c.streams {
+		if s.pending == 0 && c.now.Sub(s.announced) > c.cfg.KeepOffsets {
+			delete(c.streams, name)
+			continue
+		}
+		if s.maxTime > 0 {
+			ts = append(ts, ledger.StreamTime{Stream: name, MaxTime: s.maxTime})
+		}
+	}
+	slices.SortFunc(ts, func(a, b ledger.StreamTime) int { return cmp.Compare(a.Stream, b.Stream) })
+	return ts
+}
+
+// Status is what people are shown of a shard.
+type Status struct {
+	Watermark pipeline.Watermark
+	Oldest    time.Time // when the oldest wait for a read began; zero: none
+	Queued    int       // blobs that wait for a read
+	Reading   int       // reads under way
+	OpenBytes int64
+	InFlight  int // batches between intent and done
+	DoneSeq   uint64
+	Live      bool
+	Streams   int
+	Idle      int
+}
+
+// Status tells how the shard stands.
+func (c *Core) Status() Status {
+	return Status{
+		Watermark: c.watermark, Queued: len(c.ready) + len(c.waiting), Reading: len(c.fetches), OpenBytes: c.open.bytes,
+		InFlight: c.unlanded(), DoneSeq: c.doneSeq, Live: c.live, Streams: len(c.streams), Idle: c.idleStreams(),
+	}
+}
