@@ -111,7 +111,7 @@ func (c *Core) proceedLanding() {
 		whole := true
 		for i := range b.pieces {
 			p := &b.pieces[i]
-			if p.landed {
+			if p.landed && !p.probing {
 				continue
 			}
 			whole = false
@@ -232,7 +232,7 @@ func (c *Core) manifestNear() bool {
 		return true
 	}
 	for _, b := range c.batches {
-		if b.state == intending && b.manifest.DoneSeq >= c.doneSeq {
+		if b.state == closed || b.state == intending && b.manifest.DoneSeq >= c.doneSeq {
 			return true
 		}
 	}

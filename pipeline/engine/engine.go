@@ -1,0 +1,250 @@
+// Package engine moves the data: it runs sources, reads blobs, decodes, runs the
+// operators and carries out what the core of each shard decides.
+//
+// Flow: sources emit announcements, each is routed to the shard of its blob's
+// stream. A shard is one goroutine that steps its core and owns the rows of its
+// open batch; reads, ledger writes and inserts run beside it and answer with
+// events. Memory: text and rows in flight are reserved from one budget before
+// they are read, and given back when their batch has landed.
+//
+// Run starts every goroutine and returns when all are gone.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow/memory"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/blob"
+	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/shard"
+)
+
+// Config of an engine.
+type Config struct {
+	Shard shard.Config // template for every shard; ids and epoch are filled in
+
+	// BudgetBytes bounds the memory of text and rows in flight.
+	BudgetBytes int64
+	// MaxLands bounds the inserts at one time over all shards.
+	MaxLands int
+	// Tick is how often a shard looks at the clock.
+	Tick time.Duration
+	// DrainTimeout bounds a soft stop; afterwards Run returns and the next start
+	// finishes what was left.
+	DrainTimeout time.Duration
+}
+
+// DefaultConfig gives the defaults of the design.
+func DefaultConfig() Config {
+	return Config{
+		Shard: shard.DefaultConfig(), BudgetBytes: 192 << 20, MaxLands: 4,
+		Tick: 100 * time.Millisecond, DrainTimeout: 2 * time.Minute,
+	}
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Shard.MaxBatchAge >= 100*time.Millisecond, "max_batch_age %v: want at least 100ms", c.Shard.MaxBatchAge)
+	check(c.Shard.MaxBatchBytes >= 1<<20, "max_batch_bytes %d: want at least 1 MiB", c.Shard.MaxBatchBytes)
+	check(c.Shard.MaxBatchRows >= 1000 && c.Shard.MaxBatchRows <= 500_000, "max_batch_rows %d: want 1,000 to 500,000", c.Shard.MaxBatchRows)
+	check(c.Shard.MaxInFlight >= 1, "max_in_flight %d: want at least 1", c.Shard.MaxInFlight)
+	check(c.Shard.MaxFetches >= 1, "max_fetches %d: want at least 1", c.Shard.MaxFetches)
+	check(c.BudgetBytes >= 64<<20, "budget_bytes %d: want at least 64 MiB", c.BudgetBytes)
+	check(c.MaxLands >= 1, "max_lands %d: want at least 1", c.MaxLands)
+	check(c.Tick > 0, "tick %v: want more than 0", c.Tick)
+	return errors.Join(errs...)
+}
+
+// Reader reads blobs; pipeline/blob implements it.
+type Reader interface {
+	ReadNew(ctx context.Context, id pipeline.BlobID, pos blob.Position, contentLength int64,
+		reserve func(ctx context.Context, n int64) error, emit func(blob.Chunk) error) (blob.Outcome, error)
+	ReadRange(ctx context.Context, id pipeline.BlobID, offset, length int64) ([]byte, error)
+}
+
+// Checkpoints records the byte ranges behind committed batches in the target, so
+// that a lost ledger can be rebuilt. Called again with the same batches after a
+// crash.
+type Checkpoints interface {
+	LandBatches(ctx context.Context, manifests []pipeline.Manifest) error
+}
+
+// Sweeper is a Source that can look once at everything, now.
+type Sweeper interface {
+	Sweep(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error
+}
+
+// Parts are what an engine is assembled from. Checkpoints may be nil; everything
+// else is needed.
+type Parts struct {
+	Ledger      *ledger.Ledger
+	Sources     []pipeline.Source
+	Reader      Reader
+	Sink        pipeline.Sink
+	Checkpoints Checkpoints
+	// Operators makes the operators of one shard.
+	Operators func() ([]pipeline.Operator, error)
+	Allocator memory.Allocator
+	Meter     metric.Meter
+	Tracer    trace.Tracer
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Engine is one running pipeline.
+type Engine struct {
+	cfg     Config
+	parts   Parts
+	budget  *budget
+	lands   *semaphore.Weighted
+	runners []*runner
+	acks    ackTable
+	metrics *metrics
+
+	stopSources context.CancelFunc
+	drainOnce   sync.Once
+	drain       chan bool // end of input?
+	live        atomic.Int32
+}
+
+// New assembles an engine. It starts nothing.
+func New(cfg Config, parts Parts) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	e := &Engine{
+		cfg: cfg, parts: parts, lands: semaphore.NewWeighted(int64(cfg.MaxLands)),
+		drain: make(chan bool, 1),
+	}
+	e.budget = newBudget(cfg.BudgetBytes, e.pressure)
+	var err error
+	if e.metrics, err = newMetrics(parts.Meter, e); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	return e, nil
+}
+
+// Run recovers every shard, then reads and lands until ctx ends (hard stop) or
+// Drain was called and everything has landed. A hard stop loses nothing: the next
+// start finishes what was under way.
+func (e *Engine) Run(ctx context.Context) error {
+	info := e.parts.Ledger.Info()
+	for i := range info.Shards {
+		r, err := newRunner(ctx, e, i)
+		if err != nil {
+			return err
+		}
+		e.runners = append(e.runners, r)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range e.runners {
+		group.Go(func() error { return r.run(ctx) })
+	}
+	group.Go(func() error { return e.feed(ctx) })
+	err := group.Wait()
+	if err != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Drain is the soft stop: sources end, everything announced is read and landed,
+// then Run returns. With endOfInput the sources look at everything once more and
+// every window closes. Later calls change nothing.
+func (e *Engine) Drain(endOfInput bool) {
+	e.drainOnce.Do(func() { e.drain <- endOfInput })
+}
+
+// Ready says whether every shard is past its recovery.
+func (e *Engine) Ready() bool {
+	return len(e.runners) > 0 && int(e.live.Load()) == len(e.runners)
+}
+
+// feed runs the sources until the drain, then passes the drain to the shards.
+func (e *Engine) feed(ctx context.Context) error {
+	sources, stop := context.WithCancel(ctx)
+	defer stop()
+	group, sources := errgroup.WithContext(sources)
+	for _, s := range e.parts.Sources {
+		group.Go(func() error { return s.Run(sources, e.emit) })
+	}
+	done := make(chan error, 1)
+	go func() { done <- group.Wait() }()
+	var endOfInput bool
+	select {
+	case err := <-done:
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		// Every source has ended by itself: that is the end of the input.
+		endOfInput = true
+	case endOfInput = <-e.drain:
+		stop()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	if endOfInput {
+		if err := e.sweep(ctx); err != nil {
+			return err
+		}
+	}
+	for _, r := range e.runners {
+		if err := r.post(ctx, shard.Drain{EndOfInput: endOfInput}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) sweep(ctx context.Context) error {
+	for _, s := range e.parts.Sources {
+		if sweeper, ok := s.(Sweeper); ok {
+			if err := sweeper.Sweep(ctx, e.emit); err != nil {
+				return fmt.Errorf("last sweep: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// emit routes a delivery's announcements to their shards. It blocks while a shard
+// is busy: that is how back-pressure reaches the sources.
+func (e *Engine) emit(ctx context.Context, d pipeline.Delivery) error {
+	ids := e.acks.add(d)
+	for i, a := range d.Announcements {
+		r := e.runners[pipeline.ShardOf(a.Blob.Stream(), len(e.runners))]
+		if err := r.post(ctx, shard.Announced{Announcement: a, Ack: ids[i]}); err != nil {
+			return err
+		}
+	}
+	e.metrics.announced(ctx, len(d.Announcements))
+	return nil
+}
+
+func (e *Engine) pressure() {
+	for _, r := range e.runners {
+		select {
+		case r.pressed <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/zeebo/xxh3"
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/blob"
+	"github.com/millrace/millrace/pipeline/decode"
+	"github.com/millrace/millrace/pipeline/shard"
+)
+
+// chunk is a read's piece of text on its way to the shard.
+type chunk struct {
+	job        shard.JobID
+	blob       pipeline.BlobID
+	generation uint32
+	data       blob.Chunk
+	reserved   int64 // budget that goes with it
+}
+
+// fetch reads one blob and hands its chunks to the shard. It runs beside the
+// shard and never waits for budget while it holds a chunk that was not taken.
+func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
+	pos := a.Position
+	ctx, span := r.e.parts.Tracer.Start(ctx, "fetch")
+	defer span.End()
+	span.SetAttributes(attribute.String("blob", pos.Blob.String()), attribute.Int64("offset", pos.End))
+	tail, err := hex.DecodeString(pos.Tail)
+	if err != nil {
+		return shard.Failed{Err: err}
+	}
+	var reserved int64
+	defer func() { r.e.budget.give(reserved) }()
+	reserve := func(ctx context.Context, n int64) error {
+		got, err := r.e.budget.take(ctx, n)
+		reserved += got
+		return err
+	}
+	emit := func(c blob.Chunk) error {
+		// What was reserved beyond the chunk's real size goes back at once.
+		keep := min(int64(len(c.Data))*rowsFactor, reserved)
+		r.e.budget.give(reserved - keep)
+		reserved = 0
+		select {
+		case r.chunks <- chunk{job: a.Job, blob: pos.Blob, generation: pos.Generation, data: c, reserved: keep}:
+			return nil
+		case <-ctx.Done():
+			r.e.budget.give(keep)
+			return ctx.Err()
+		}
+	}
+	began := time.Now()
+	outcome, err := r.e.parts.Reader.ReadNew(ctx, pos.Blob,
+		blob.Position{Generation: pos.Generation, End: pos.End, Tail: tail}, a.ContentLength, reserve, emit)
+	if ctx.Err() != nil {
+		return nil
+	}
+	r.e.metrics.fetched(ctx, time.Since(began), err)
+	return shard.FetchDone{Job: a.Job, Outcome: outcomes[outcome], Err: err}
+}
+
+var outcomes = map[blob.Outcome]shard.Outcome{
+	blob.NothingNew: shard.NothingNew, blob.Read: shard.Read, blob.Gone: shard.Gone, blob.Rewritten: shard.Rewritten,
+}
+
+// take decodes a chunk into the open batch, which the core may seal first.
+func (r *runner) take(ctx context.Context, c chunk) {
+	r.step(ctx, shard.ChunkArrived{Bytes: int64(len(c.data.Data))})
+	if r.stopped {
+		r.e.budget.give(c.reserved)
+		return
+	}
+	r.reserved += c.reserved
+	u := pipeline.Unit{
+		Blob: c.blob, Generation: c.generation, Offset: c.data.Offset, Length: int64(len(c.data.Data)),
+		Hash: hash(c.data.Data), Tail: hex.EncodeToString(c.data.Tail),
+	}
+	if _, ok := c.blob.Hour(); !ok {
+		u.Clock = r.e.parts.Now().UnixMilli()
+	}
+	r.decode(ctx, &u, c.data.Data)
+	r.step(ctx, shard.Decoded{Job: c.job, Unit: u})
+}
+
+func hash(data []byte) string {
+	sum := xxh3.Hash128(data).Bytes()
+	return hex.EncodeToString(sum[:])
+}
+
+// decode appends the unit's rows and rejects to the open batch and completes the
+// unit. It is a function of the unit's address, its bytes and, for a blob without
+// an hour in its path, the clock that the unit carries: replay gives the same.
+func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) {
+	began := time.Now()
+	lowest, highest := timeBounds(*u, r.e.cfg.Shard.KeepOffsets)
+	result := r.decoded.Decode(decode.Range{
+		Blob: u.Blob.String(), Generation: u.Generation, Offset: u.Offset,
+		MinTime: lowest, MaxTime: highest, Ordinals: u.Ordinals,
+	}, data)
+	u.Rows, u.Quarantined = int64(result.Rows), int64(len(result.Rejects))
+	if result.Rows > 0 {
+		u.MaxTime = result.MaxTime
+	}
+	for _, reject := range result.Rejects {
+		r.rejects = append(r.rejects, rejected{unit: *u, reject: reject})
+		r.e.metrics.rejected(ctx, reject.Reason)
+	}
+	r.e.metrics.decoded(ctx, len(data), result.Rows, time.Since(began))
+}
+
+// timeBounds gives the event times, in ms UTC, that a unit may carry: around the
+// hour of its path, or before the clock when it has none.
+func timeBounds(u pipeline.Unit, keep time.Duration) (lowest, highest int64) {
+	if hour, ok := u.Blob.Hour(); ok {
+		return hour.Add(-time.Hour).UnixMilli(), hour.Add(2 * time.Hour).UnixMilli()
+	}
+	clock := time.UnixMilli(u.Clock)
+	return clock.Add(-keep).UnixMilli(), clock.Add(5 * time.Minute).UnixMilli()
+}
+
+// readUnit reads the bytes of a unit again and proves that they are the same.
+func (r *runner) readUnit(ctx context.Context, u pipeline.Unit) ([]byte, error) {
+	for attempt := 0; ; attempt++ {
+		data, err := r.e.parts.Reader.ReadRange(ctx, u.Blob, u.Offset, u.Length)
+		if err == nil && hash(data) != u.Hash {
+			return nil, errChanged
+		}
+		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt > 10 {
+			return data, err
+		}
+		if err := sleep(ctx, min(100*time.Millisecond<<attempt, 10*time.Second)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errChanged = errors.New("the blob's bytes are not those that were committed: the blob was rewritten")
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/shard"
+)
+
+// seal closes the open batch: its rows become pieces, the operators see them, and
+// everything is held until it has landed.
+func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
+	info := r.e.parts.Ledger.Info()
+	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
+	h, err := r.compute(id, a.Watermark)
+	if err != nil {
+		return shard.Failed{Err: err}
+	}
+	h.reserved, r.reserved = r.reserved, 0
+	_, h.span = r.e.parts.Tracer.Start(ctx, "commit")
+	h.span.SetAttributes(attribute.String("batch", id.String()), attribute.Int("pieces", len(h.pieces)))
+	r.held[a.Seq] = h
+	r.sealedSeq = a.Seq
+	if a.Snapshot {
+		if h.snapshots, err = r.snapshots(); err != nil {
+			return shard.Failed{Err: err}
+		}
+	}
+	return shard.Sealed{Seq: a.Seq, Pieces: refs(h.pieces)}
+}
+
+// compute turns the open rows and rejects into the pieces of a batch.
+func (r *runner) compute(id pipeline.BatchID, w pipeline.Watermark) (*held, error) {
+	h := &held{batch: id, pieces: r.decoded.Flush(id)}
+	in := pipeline.OperatorInput{Batch: id, Watermark: w}
+	for _, p := range h.pieces {
+		in.Flows = append(in.Flows, p.Record)
+	}
+	h.pieces = append(h.pieces, quarantinePieces(r.e.parts.Allocator, id, r.rejects)...)
+	r.rejects = nil
+	for _, op := range r.operators {
+		pieces, err := op.Apply(in)
+		if err != nil {
+			h.release()
+			return nil, fmt.Errorf("batch %v: %w", id, err)
+		}
+		h.pieces = append(h.pieces, pieces...)
+	}
+	return h, nil
+}
+
+func refs(pieces []pipeline.Piece) []pipeline.PieceRef {
+	out := make([]pipeline.PieceRef, len(pieces))
+	for i, p := range pieces {
+		out[i] = p.PieceRef
+	}
+	return out
+}
+
+func (r *runner) snapshots() ([][]byte, error) {
+	out := make([][]byte, len(r.operators))
+	for i, op := range r.operators {
+		var err error
+		if out[i], err = op.Snapshot(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// replay does again what was done live: the same bytes, the same rows, the same
+// operators at the same watermark. Its memory is that of the batches between
+// intent and done, which the core bounds; the budget is not asked, because nothing
+// else runs in the shard that could give some back.
+func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
+	m := a.Manifest
+	texts := make([][]byte, len(m.Units))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(r.e.cfg.Shard.MaxFetches)
+	for i, u := range m.Units {
+		group.Go(func() (err error) {
+			if texts[i], err = r.readUnit(gctx, u); err != nil {
+				return fmt.Errorf("replay batch %v: blob %q, bytes %d to %d: %w", m.Batch, u.Blob, u.Offset, u.End(), err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return shard.Failed{Err: err}
+	}
+	for i, u := range m.Units {
+		again := u
+		r.decode(ctx, &again, texts[i])
+		texts[i] = nil
+	}
+	h, err := r.compute(m.Batch, m.Watermark)
+	if err != nil {
+		return shard.Failed{Err: err}
+	}
+	if diff := cmp.Diff(m.Pieces, refs(h.pieces)); diff != "" {
+		h.release()
+		return shard.Failed{Err: fmt.Errorf("replay batch %v: the same bytes gave other pieces (-committed +now): %s: start the release that wrote the ledger, stop it softly, then upgrade", m.Batch, diff)}
+	}
+	r.manifests = append(r.manifests, m)
+	r.sealedSeq = m.Seq
+	if a.Muted {
+		h.release()
+	} else {
+		r.held[m.Seq] = h
+	}
+	r.e.metrics.replayed(ctx)
+	return shard.Replayed{Seq: m.Seq}
+}
+
+// land inserts one piece. The insert is not cancelled when the pipeline stops
+// hard: the process ends, and the next start finds out what became of it.
+func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID, p pipeline.Piece) shard.Event {
+	if err := r.e.lands.Acquire(ctx, 1); err != nil {
+		return nil
+	}
+	defer r.e.lands.Release(1)
+	_, span := r.e.parts.Tracer.Start(ctx, "land")
+	defer span.End()
+	span.SetAttributes(attribute.String("batch", batch.String()), attribute.String("table", p.Table), attribute.Int64("rows", p.Rows))
+	began := time.Now()
+	err := r.e.parts.Sink.Land(ctx, batch, a.Epoch, p)
+	if ctx.Err() != nil {
+		return nil
+	}
+	r.e.metrics.landed(ctx, p.Table, p.Rows, time.Since(began), err)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		r.log.Warn("landing", "batch", batch.String(), "table", p.Table, "cause", err)
+	}
+	return shard.PieceLanded{Seq: a.Seq, Piece: a.Piece, Epoch: a.Epoch, Err: err}
+}
+
+// patiently tries until it works, the error is not transient, or ctx ends.
+func (r *runner) patiently(ctx context.Context, what string, f func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := f()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, pipeline.ErrTransient) {
+			return err
+		}
+		r.log.Warn("trying again", "what", what, "cause", err)
+		if err := sleep(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *runner) answer(ctx context.Context, err error, ev shard.Event) shard.Event {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return shard.Failed{Err: err}
+	}
+	return ev
+}
+
+func (r *runner) fence(ctx context.Context, a shard.SetFence) shard.Event {
+	info := r.e.parts.Ledger.Info()
+	err := r.patiently(ctx, "fence", func() error { return r.e.parts.Sink.Fence(ctx, info.ID, r.id, a.Epoch) })
+	return r.answer(ctx, err, shard.FenceSet{Epoch: a.Epoch})
+}
+
+func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
+	info := r.e.parts.Ledger.Info()
+	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
+	var rows []int64
+	err := r.patiently(ctx, "probe", func() (err error) {
+		rows, err = r.e.parts.Sink.Probe(ctx, id, a.Pieces)
+		return err
+	})
+	if err == nil {
+		r.log.Info("probed a batch in doubt", "batch", id.String(), "pieces", len(a.Pieces), "rows_found", rows)
+	}
+	return r.answer(ctx, err, shard.Probed{Seq: a.Seq, Rows: rows})
+}
+
+// writeLedger carries out the shard's ledger writes one by one.
+func (r *runner) writeLedger(ctx context.Context) {
+	defer r.work.Done()
+	for {
+		select {
+		case f := <-r.ledger:
+			if ev := f(ctx); ev != nil {
+				_ = r.post(ctx, ev) // ctx ended: nobody waits for the answer
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest) shard.Event {
+	err := r.e.parts.Ledger.WriteManifest(ctx, a.Manifest)
+	if errors.Is(err, ledger.ErrExists) {
+		err = fmt.Errorf("batch %v has a manifest of another owner: %w", a.Manifest.Batch, pipeline.ErrFenced)
+	}
+	r.e.metrics.ledgerWrote(ctx, "manifest")
+	return r.answer(ctx, err, shard.ManifestWritten{Seq: a.Manifest.Seq})
+}
+
+func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
+	err := r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq)
+	r.e.metrics.ledgerWrote(ctx, "head")
+	return r.answer(ctx, err, shard.HeadWritten{DoneSeq: a.DoneSeq})
+}
+
+// writeBase makes a checkpoint: the byte ranges of its batches go to the target's
+// table of batches first, so that the ledger can be rebuilt from there; then the
+// base itself.
+func (r *runner) writeBase(a shard.WriteBase) shard.Event {
+	base := a.Base
+	if h := r.snapshotOf(base.Seq); h != nil {
+		base.Operators = h
+	} else {
+		if r.sealedSeq != base.Seq {
+			panic(fmt.Sprintf("BUG: base of batch %d without a snapshot, operators are at %d", base.Seq, r.sealedSeq))
+		}
+		var err error
+		if base.Operators, err = r.snapshots(); err != nil {
+			return shard.Failed{Err: err}
+		}
+	}
+	covered := 0
+	for covered < len(r.manifests) && r.manifests[covered].Seq <= base.Seq {
+		covered++
+	}
+	manifests := r.manifests[:covered]
+	r.manifests = append([]pipeline.Manifest(nil), r.manifests[covered:]...)
+	r.ledger <- func(ctx context.Context) shard.Event {
+		if c := r.e.parts.Checkpoints; c != nil && len(manifests) > 0 {
+			err := r.patiently(ctx, "batches", func() error { return c.LandBatches(ctx, manifests) })
+			if err != nil {
+				return r.answer(ctx, err, nil)
+			}
+		}
+		err := r.e.parts.Ledger.WriteBase(ctx, base)
+		r.e.metrics.ledgerWrote(ctx, "base")
+		return r.answer(ctx, err, shard.BaseWritten{Seq: base.Seq})
+	}
+	return nil
+}

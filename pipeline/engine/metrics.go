@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/millrace/millrace/pipeline"
+)
+
+// metrics are the engine's instruments, fed per batch, chunk or request and never
+// per row.
+type metrics struct {
+	announcements, ignore, reports    metric.Int64Counter
+	reads                             metric.Int64Counter
+	readTime, decodeTime, landTime    metric.Float64Histogram
+	decodedBytes, decodedRows         metric.Int64Counter
+	quarantined                       metric.Int64Counter
+	landedRows, landings, ledgerWrite metric.Int64Counter
+	replays                           metric.Int64Counter
+	totals                            totals
+}
+
+// newMetrics makes the instruments. Gauges read the engine when they are scraped.
+func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
+	m := &metrics{}
+	var errs []error
+	counter := func(name, unit, text string) metric.Int64Counter {
+		c, err := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(text))
+		errs = append(errs, err)
+		return c
+	}
+	seconds := func(name, text string) metric.Float64Histogram {
+		h, err := meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(text))
+		errs = append(errs, err)
+		return h
+	}
+	m.announcements = counter("millrace.notifications", "{notification}", "Notifications that reached a shard.")
+	m.ignore = counter("millrace.notifications.ignored", "{notification}", "Notifications not acted on, by reason.")
+	m.reports = counter("millrace.blob.reports", "{blob}", "Blobs that were rewritten, are gone or cannot be read.")
+	m.reads = counter("millrace.blob.reads", "{read}", "Reads of blobs, by result.")
+	m.readTime = seconds("millrace.blob.read.duration", "Duration of one read of a blob.")
+	m.decodeTime = seconds("millrace.decode.duration", "Duration of decoding one byte range.")
+	m.decodedBytes = counter("millrace.decode.bytes", "By", "Bytes decoded.")
+	m.decodedRows = counter("millrace.decode.rows", "{row}", "Rows decoded.")
+	m.quarantined = counter("millrace.quarantined", "{entry}", "Entries that went to quarantine, by reason.")
+	m.landedRows = counter("millrace.landed.rows", "{row}", "Rows landed, by table.")
+	m.landings = counter("millrace.landings", "{insert}", "Inserts, by table and result.")
+	m.landTime = seconds("millrace.land.duration", "Duration of one insert.")
+	m.ledgerWrite = counter("millrace.ledger.writes", "{write}", "Ledger writes, by kind.")
+	m.replays = counter("millrace.replays", "{batch}", "Batches replayed at start.")
+	gauge := func(name, unit, text string, read func() int64) {
+		_, err := meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(text),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				o.Observe(read())
+				return nil
+			}))
+		errs = append(errs, err)
+	}
+	gauge("millrace.inflight", "By", "Memory reserved for text and rows in flight.", func() int64 { return e.budget.used.Load() })
+	gauge("millrace.unacknowledged", "{notification}", "Notifications that are not durable yet.", func() int64 { return int64(e.acks.size()) })
+	gauge("millrace.blobs.queued", "{blob}", "Blobs that wait for a read.", func() int64 { return int64(e.Status().Queued) })
+	gauge("millrace.watermark.lag", "ms", "Clock minus the least watermark of the shards; 0 before the first.", func() int64 { return e.Status().LagMS })
+	return m, errors.Join(errs...)
+}
+
+func (m *metrics) announced(ctx context.Context, n int) {
+	m.announcements.Add(ctx, int64(n))
+	m.totals.notifications.Add(int64(n))
+}
+
+func (m *metrics) ignored(ctx context.Context, reason string) {
+	m.ignore.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
+}
+
+func (m *metrics) reported(ctx context.Context, kind string) {
+	m.reports.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+func (m *metrics) fetched(ctx context.Context, d time.Duration, err error) {
+	m.reads.Add(ctx, 1, metric.WithAttributes(attribute.String("result", class(err))))
+	m.readTime.Record(ctx, d.Seconds())
+	m.totals.reads.Add(1)
+}
+
+func (m *metrics) decoded(ctx context.Context, bytes, rows int, d time.Duration) {
+	m.decodedBytes.Add(ctx, int64(bytes))
+	m.decodedRows.Add(ctx, int64(rows))
+	m.decodeTime.Record(ctx, d.Seconds())
+	m.totals.bytes.Add(int64(bytes))
+	m.totals.rows.Add(int64(rows))
+}
+
+func (m *metrics) rejected(ctx context.Context, reason pipeline.Reason) {
+	m.quarantined.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", string(reason))))
+	m.totals.quarantined.Add(1)
+}
+
+func (m *metrics) landed(ctx context.Context, table string, rows int64, d time.Duration, err error) {
+	m.landings.Add(ctx, 1, metric.WithAttributes(attribute.String("table", table), attribute.String("result", class(err))))
+	m.landTime.Record(ctx, d.Seconds(), metric.WithAttributes(attribute.String("table", table)))
+	if err == nil {
+		m.landedRows.Add(ctx, rows, metric.WithAttributes(attribute.String("table", table)))
+		if table == "flows" {
+			m.totals.landed.Add(rows)
+		}
+	}
+}
+
+func (m *metrics) ledgerWrote(ctx context.Context, kind string) {
+	m.ledgerWrite.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+func (m *metrics) replayed(ctx context.Context) { m.replays.Add(ctx, 1) }
+
+// class names an error's class for an attribute.
+func class(err error) string {
+	switch {
+	case err == nil:
+		return "good"
+	case errors.Is(err, pipeline.ErrTransient):
+		return "transient"
+	case errors.Is(err, pipeline.ErrInDoubt):
+		return "in_doubt"
+	case errors.Is(err, pipeline.ErrFenced):
+		return "fenced"
+	}
+	return "failed"
+}

@@ -1,0 +1,258 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/decode"
+	"github.com/millrace/millrace/pipeline/shard"
+)
+
+// runner is one shard: the goroutine that steps its core and owns its open batch.
+type runner struct {
+	e    *Engine
+	id   int
+	core *shard.Core
+	log  *slog.Logger
+
+	operators []pipeline.Operator
+	decoded   *decode.Batch
+	rejects   []rejected
+	reserved  int64            // budget of the open batch
+	held      map[uint64]*held // sealed batches until they have landed
+	sealedSeq uint64           // last batch that the operators have seen
+	// manifests behind the newest base, for the target's table of batches.
+	manifests []pipeline.Manifest
+
+	events  chan shard.Event
+	chunks  chan chunk
+	pressed chan struct{}
+	ledger  chan func(ctx context.Context) shard.Event // ledger writes, in order
+	work    sync.WaitGroup
+	stopped bool
+	err     error
+
+	status atomic.Pointer[shard.Status]
+}
+
+// held is what a sealed batch keeps until it has landed.
+type held struct {
+	batch     pipeline.BatchID
+	pieces    []pipeline.Piece
+	reserved  int64
+	snapshots [][]byte
+	span      trace.Span
+}
+
+func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
+	found, err := e.parts.Ledger.Recover(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	log := e.parts.Logger.With("shard", id)
+	for _, w := range found.Warnings {
+		log.Warn("ledger damage stepped around", "cause", w)
+	}
+	operators, err := e.parts.Operators()
+	if err != nil {
+		return nil, err
+	}
+	if n := len(found.Base.Operators); n > 0 && n != len(operators) {
+		return nil, fmt.Errorf("shard %d: the ledger holds the state of %d operators, the configuration has %d: start with the old configuration, stop it, then change it", id, n, len(operators))
+	}
+	for i, s := range found.Base.Operators {
+		if err := operators[i].Restore(s); err != nil {
+			return nil, fmt.Errorf("shard %d: operator %d: %w", id, i, err)
+		}
+	}
+	cfg := e.cfg.Shard
+	info := e.parts.Ledger.Info()
+	cfg.Ledger, cfg.Shard, cfg.Start = info.ID, id, info.Start
+	// The low bits are the core's: it raises its epoch when a landing is in doubt.
+	cfg.Epoch = e.parts.Ledger.Epoch() << 20
+	r := &runner{
+		e: e, id: id, core: shard.New(cfg, found), log: log, operators: operators,
+		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, sealedSeq: found.Base.Seq,
+		events: make(chan shard.Event), chunks: make(chan chunk), pressed: make(chan struct{}, 1),
+		ledger: make(chan func(ctx context.Context) shard.Event, 8),
+	}
+	if n := len(found.Manifests); n > 0 {
+		log.Info("recovering", "manifests", n, "done_seq", found.DoneSeq, "base_seq", found.Base.Seq)
+	}
+	r.publish()
+	return r, nil
+}
+
+// post hands an event to the shard; it blocks while the shard is busy.
+func (r *runner) post(ctx context.Context, ev shard.Event) error {
+	select {
+	case r.events <- ev:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *runner) run(parent context.Context) error {
+	ctx, cancel := context.WithCancel(parent)
+	defer r.close()
+	defer r.work.Wait()
+	defer cancel()
+	r.work.Add(1)
+	go r.writeLedger(ctx)
+	ticker := time.NewTicker(r.e.cfg.Tick)
+	defer ticker.Stop()
+	r.step(ctx, shard.Tick{})
+	var waiting *chunk
+	for !r.stopped {
+		if waiting != nil && r.core.Accepts(int64(len(waiting.data.Data))) {
+			r.take(ctx, *waiting)
+			waiting = nil
+			continue
+		}
+		chunks := r.chunks
+		if waiting != nil {
+			chunks = nil
+		}
+		select {
+		case ev := <-r.events:
+			r.step(ctx, ev)
+		case c := <-chunks:
+			waiting = &c
+		case <-r.pressed:
+			r.step(ctx, shard.Pressure{})
+		case <-ticker.C:
+			r.step(ctx, shard.Tick{})
+			r.publish()
+		case <-ctx.Done():
+			if waiting != nil {
+				r.e.budget.give(waiting.reserved)
+			}
+			return ctx.Err()
+		}
+	}
+	r.publish()
+	return r.err
+}
+
+// close frees what the shard holds once its goroutines are gone.
+func (r *runner) close() {
+	for _, h := range r.held {
+		h.release()
+	}
+	r.decoded.Release()
+	for _, op := range r.operators {
+		op.Release()
+	}
+}
+
+func (r *runner) publish() {
+	s := r.core.Status()
+	r.status.Store(&s)
+}
+
+// step passes one event to the core and carries out what it wants, in order.
+func (r *runner) step(ctx context.Context, ev shard.Event) {
+	queue := r.core.Step(r.e.parts.Now(), ev)
+	for len(queue) > 0 && !r.stopped {
+		a := queue[0]
+		queue = queue[1:]
+		if answer := r.do(ctx, a); answer != nil {
+			// A batch that was sealed answers before anything else happens.
+			queue = append(queue, r.core.Step(r.e.parts.Now(), answer)...)
+		}
+	}
+}
+
+// do carries out one action. Slow ones run beside the shard and answer later;
+// those done on the spot give their answer.
+func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
+	switch a := a.(type) {
+	case shard.Fetch:
+		r.goWork(ctx, func() shard.Event { return r.fetch(ctx, a) })
+	case shard.Seal:
+		return r.seal(ctx, a)
+	case shard.Replay:
+		return r.replay(ctx, a)
+	case shard.WriteManifest:
+		r.manifests = append(r.manifests, a.Manifest)
+		r.ledger <- func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a) }
+	case shard.Land:
+		piece := r.held[a.Seq].pieces[a.Piece]
+		batch := r.held[a.Seq].batch
+		r.goWork(ctx, func() shard.Event { return r.land(ctx, a, batch, piece) })
+	case shard.SetFence:
+		r.goWork(ctx, func() shard.Event { return r.fence(ctx, a) })
+	case shard.Probe:
+		r.goWork(ctx, func() shard.Event { return r.probe(ctx, a) })
+	case shard.WriteHead:
+		r.ledger <- func(ctx context.Context) shard.Event { return r.writeHead(ctx, a) }
+	case shard.WriteBase:
+		return r.writeBase(a)
+	case shard.Ack:
+		r.e.acks.done(a.IDs)
+	case shard.Release:
+		r.release(a.Seq)
+	case shard.Ignore:
+		r.e.metrics.ignored(ctx, a.Reason)
+	case shard.Report:
+		r.report(ctx, a)
+	case shard.Live:
+		r.e.live.Add(1)
+		r.log.Info("live")
+	case shard.Stop:
+		r.stopped, r.err = true, a.Err
+	}
+	return nil
+}
+
+// goWork runs one slow action and posts its answer; a nil answer is a stop.
+func (r *runner) goWork(ctx context.Context, f func() shard.Event) {
+	r.work.Add(1)
+	go func() {
+		defer r.work.Done()
+		if ev := f(); ev != nil {
+			_ = r.post(ctx, ev) // ctx ended: nobody waits for the answer
+		}
+	}()
+}
+
+func (r *runner) report(ctx context.Context, a shard.Report) {
+	r.e.metrics.reported(ctx, a.Kind)
+	switch {
+	case a.Kind == "unreadable" && errors.Is(a.Err, pipeline.ErrTransient):
+		r.log.Debug("blob read will be retried", "blob", a.Blob.String(), "cause", a.Err)
+	case a.Err != nil:
+		r.log.Warn("blob cannot be read", "blob", a.Blob.String(), "cause", a.Err)
+	default:
+		r.log.Warn("blob changed", "kind", a.Kind, "blob", a.Blob.String())
+	}
+}
+
+func (r *runner) release(seq uint64) {
+	h := r.held[seq]
+	if h == nil {
+		return
+	}
+	delete(r.held, seq)
+	h.release()
+	r.e.budget.give(h.reserved)
+	if h.span != nil {
+		h.span.End()
+	}
+}
+
+func (h *held) release() {
+	for _, p := range h.pieces {
+		p.Record.Release()
+	}
+	h.pieces = nil
+}

@@ -1,0 +1,59 @@
+package engine
+
+import (
+	"sync/atomic"
+
+	"github.com/millrace/millrace/pipeline"
+)
+
+// totals since the start, for the status.
+type totals struct {
+	notifications, reads, bytes, rows, quarantined, landed atomic.Int64
+}
+
+// Status is how the pipeline stands, for people and for the demo.
+type Status struct {
+	Live          bool  `json:"live"`
+	Notifications int64 `json:"notifications"`
+	Reads         int64 `json:"reads"`
+	Bytes         int64 `json:"bytes"`       // decoded
+	Rows          int64 `json:"rows"`        // decoded
+	Landed        int64 `json:"landed"`      // rows of flows
+	Quarantined   int64 `json:"quarantined"` // entries
+	Queued        int   `json:"queued"`      // blobs that wait for a read
+	Reading       int   `json:"reading"`     // blobs being read
+	InFlight      int   `json:"in_flight"`   // commits between intent and done
+	Inflight      int64 `json:"inflight_bytes"`
+	Unacked       int   `json:"unacknowledged"`
+	Watermark     int64 `json:"watermark"` // least of the shards, ms UTC; 0 before the first
+	LagMS         int64 `json:"lag_ms"`    // clock minus watermark
+	Streams       int   `json:"streams"`
+	IdleStreams   int   `json:"idle_streams"`
+}
+
+// Status sums the shards up. It may be called at any time.
+func (e *Engine) Status() Status {
+	t := &e.metrics.totals
+	s := Status{
+		Live: e.Ready(), Notifications: t.notifications.Load(), Reads: t.reads.Load(), Bytes: t.bytes.Load(), Rows: t.rows.Load(),
+		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Inflight: e.budget.used.Load(), Unacked: e.acks.size(),
+	}
+	for _, r := range e.runners {
+		p := r.status.Load()
+		if p == nil {
+			continue
+		}
+		s.Queued += p.Queued
+		s.Reading += p.Reading
+		s.InFlight += p.InFlight
+		s.Streams += p.Streams
+		s.IdleStreams += p.Idle
+		if w := int64(p.Watermark); w > 0 && p.Watermark != pipeline.EndOfInput && (s.Watermark == 0 || w < s.Watermark) {
+			s.Watermark = w
+		}
+	}
+	if s.Watermark > 0 {
+		s.LagMS = e.parts.Now().UnixMilli() - s.Watermark
+	}
+	return s
+}
