@@ -1,0 +1,215 @@
+package decode
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
+)
+
+// Limits bound what one record or one call may cost. What passes them is refused
+// with limit_exceeded; it never ends the program.
+type Limits struct {
+	Depth   int // brackets within brackets, from the record's own on
+	Text    int // bytes between the quotes of a text that becomes a column or a tuple
+	Tuples  int // in one record
+	Members int // in one object of the known structure
+	Rejects int // from one call of Decode; then the rest of the range is refused
+}
+
+// DefaultLimits are far above anything that a real log holds.
+func DefaultLimits() Limits {
+	return Limits{Depth: 32, Text: 64 << 10, Tuples: 1 << 20, Members: 256, Rejects: 1 << 17}
+}
+
+const (
+	minRoom = 1024 // rows of the first buffers
+	maxMACs = 64   // a piece lists its MACs up to this many
+	msInDay = 24 * 60 * 60 * 1000
+)
+
+// Range says where the bytes stand.
+type Range struct {
+	Blob       string // value of the column blob: account/container/path
+	Generation uint32
+	Offset     int64 // of data[0] in the blob
+	// MinTime <= t < MaxTime bounds the event time, ms UTC; both 0: no bounds.
+	MinTime, MaxTime int64
+	// Ordinals, when not empty, picks tuples of the (single) record; the others are
+	// neither rows nor rejects. Quarantine replay uses it.
+	Ordinals []uint32
+}
+
+// Result says what became of one range.
+type Result struct {
+	Rows    int // added to the batch
+	Records int // read as flow records; refused ones are not counted
+	// MinTime and MaxTime are of the added rows, ms UTC; both 0 without rows.
+	MinTime, MaxTime int64
+	Rejects          []pipeline.Reject
+	// RejectAt gives, for each reject, where the refused text itself begins in the
+	// blob: for a tuple behind its opening quote.
+	RejectAt []int64
+}
+
+// Batch is one record batch under construction over many ranges.
+//
+// One goroutine at a time. Its memory comes from the allocator and belongs to the
+// batch until Flush or Take hands it over.
+type Batch struct {
+	alloc  memory.Allocator
+	limits Limits
+
+	n    int // rows
+	cols columns
+	peak int // rows of the largest batch so far: the room that the next one starts with
+
+	macs, encryptions, acls, rules, flowLogs, targets, blobs names
+	minTime, maxTime                                         int64 // of all rows
+}
+
+// NewBatch makes an empty batch with the default limits.
+func NewBatch(alloc memory.Allocator) *Batch { return NewBatchWithLimits(alloc, DefaultLimits()) }
+
+// NewBatchWithLimits makes an empty batch.
+func NewBatchWithLimits(alloc memory.Allocator, limits Limits) *Batch {
+	return &Batch{alloc: alloc, limits: limits}
+}
+
+// Rows counts the rows in the batch.
+func (b *Batch) Rows() int { return b.n }
+
+// Release frees everything. The batch is empty and may be used again.
+func (b *Batch) Release() {
+	b.cols.release()
+	b.reset()
+}
+
+func (b *Batch) reset() {
+	b.peak = max(b.peak, b.n)
+	b.n, b.minTime, b.maxTime = 0, 0, 0
+	for _, d := range b.dictionaries() {
+		d.reset()
+	}
+}
+
+func (b *Batch) dictionaries() map[int]*names {
+	return map[int]*names{
+		colMAC: &b.macs, colEncryption: &b.encryptions, colACL: &b.acls, colRule: &b.rules,
+		colFlowLog: &b.flowLogs, colTarget: &b.targets, colBlob: &b.blobs,
+	}
+}
+
+// Take gives all rows in the order of the input as one record batch, nil when
+// there are none. The batch is empty and reusable afterwards.
+//
+// Shape: schemas.Flows. The caller releases the record.
+func (b *Batch) Take(id pipeline.BatchID) arrow.Record {
+	if b.n == 0 {
+		b.Release()
+		return nil
+	}
+	dicts := b.finish(id)
+	defer releaseNames(dicts)
+	n := b.n
+	b.reset()
+	return wrap(b.cols.take(n), dicts, n)
+}
+
+// Flush gives the rows as one piece for each UTC day, in the order of days; within
+// a piece rows keep the order of the input. The batch is empty and reusable
+// afterwards.
+//
+// Shape: schemas.Flows. The caller releases each piece's record.
+func (b *Batch) Flush(id pipeline.BatchID) []pipeline.Piece {
+	if b.n == 0 {
+		b.Release()
+		return nil
+	}
+	dicts := b.finish(id)
+	defer releaseNames(dicts)
+	if b.minTime/msInDay == b.maxTime/msInDay {
+		piece := b.piece(b.minTime, b.maxTime, distinct(b.cols.mac[:b.n], b.macs.values))
+		n := b.n
+		b.reset()
+		piece.Record = wrap(b.cols.take(n), dicts, n)
+		return []pipeline.Piece{piece}
+	}
+	pieces := b.split(dicts)
+	b.Release()
+	return pieces
+}
+
+// finish writes the columns that are the same for the whole batch and gives the
+// dictionary of each column.
+func (b *Batch) finish(id pipeline.BatchID) [columnCount]arrow.Array {
+	fill(b.cols.cloud[:b.n], schemas.CloudAzure)
+	fill(b.cols.batchID[:b.n], uint64(id))
+	dicts := wordArrays
+	for column, d := range b.dictionaries() {
+		dicts[column] = d.array(b.alloc)
+	}
+	return dicts
+}
+
+func releaseNames(dicts [columnCount]arrow.Array) {
+	for i, d := range dicts {
+		if d != nil && wordArrays[i] == nil {
+			d.Release()
+		}
+	}
+}
+
+// split gathers the rows of each day into a piece of its own.
+func (b *Batch) split(dicts [columnCount]arrow.Array) []pipeline.Piece {
+	byDay := map[int64][]int32{}
+	for i, t := range b.cols.time[:b.n] {
+		byDay[t/msInDay] = append(byDay[t/msInDay], int32(i))
+	}
+	pieces := make([]pipeline.Piece, 0, len(byDay))
+	for _, rows := range byDay {
+		lo, hi := b.cols.time[rows[0]], b.cols.time[rows[0]]
+		macs := make([]uint32, len(rows))
+		for i, r := range rows {
+			lo, hi = min(lo, b.cols.time[r]), max(hi, b.cols.time[r])
+			macs[i] = b.cols.mac[r]
+		}
+		piece := b.piece(lo, hi, distinct(macs, b.macs.values))
+		piece.Rows = int64(len(rows))
+		piece.Record = wrap(b.cols.gather(b.alloc, rows), dicts, len(rows))
+		pieces = append(pieces, piece)
+	}
+	slices.SortFunc(pieces, func(x, y pipeline.Piece) int { return cmp.Compare(x.MinTime, y.MinTime) })
+	return pieces
+}
+
+func (b *Batch) piece(lo, hi int64, macs []string) pipeline.Piece {
+	return pipeline.Piece{PieceRef: pipeline.PieceRef{
+		Table: schemas.Flows.Name, Partition: time.UnixMilli(lo).UTC().Format("20060102"),
+		Rows: int64(b.n), MinTime: lo, MaxTime: hi, MACs: macs,
+	}}
+}
+
+// distinct lists the names that the codes use, sorted; nil when they are too many
+// for a probe by name.
+func distinct(codes []uint32, values []string) []string {
+	seen := make([]bool, len(values))
+	var out []string
+	for _, c := range codes {
+		if seen[c] {
+			continue
+		}
+		if len(out) == maxMACs {
+			return nil
+		}
+		seen[c] = true
+		out = append(out, values[c])
+	}
+	slices.Sort(out)
+	return out
+}
