@@ -1,0 +1,18 @@
+// Package window counts flow rows in event-time windows.
+//
+// Record batches of schemas.Flows flow in; rows of the tables windows_<name> flow
+// out, one row a window and group. A window [start, end) closes once, when the
+// watermark reaches its end; rows that come later become correction rows in the
+// batch that brings them, which add up: sum() over the table is always right.
+// Shards write partial rows of the same group, and the view windows_<name>_merged
+// merges them.
+//
+// What of a table depends on what. With room for every group (MaxGroups), the
+// merged rows are a function of the flow rows alone, whatever the batches, their
+// order and the shards were. Past MaxGroups, which keys still get a group of their
+// own depends on the order of rows; totals over all groups stay exact.
+//
+// The operator owns no goroutine and reads no clock. Its state is ordinary memory;
+// record batches that it gives away come from the allocator it was made with, and
+// those it is given are let go before Apply returns.
+package window
