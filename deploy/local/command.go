@@ -1,0 +1,49 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Verbs of Command.
+const (
+	VerbCheck   = "check"
+	VerbInstall = "install"
+	VerbEnv     = "env"
+)
+
+// Command runs one verb of `millrace parts`: check prints the preflight,
+// install also installs what is missing, env prints `export NAME=value` lines
+// for a shell. Results go to out, progress to status.
+//
+// Errors: faults of the preflight; parts that cannot be installed.
+func Command(ctx context.Context, verb string, need Need, out io.Writer, status *os.File) error {
+	cache, err := DefaultCache()
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case VerbCheck:
+		report := Preflight(ctx, cache, need)
+		report.Write(out)
+		return faulty(report)
+	case VerbInstall:
+		return Ensure(ctx, cache, need.parts(), NewPrinter(status))
+	case VerbEnv:
+		for _, line := range cache.Environ(need.Purpose) {
+			fmt.Fprintln(out, "export", line)
+		}
+		return nil
+	default:
+		return fmt.Errorf("unknown verb %q: want %s, %s or %s", verb, VerbCheck, VerbInstall, VerbEnv)
+	}
+}
+
+func faulty(r Report) error {
+	if n := len(r.Faults()); n > 0 {
+		return fmt.Errorf("%d of %d checks found a fault: mend them and try again", n, len(r.Checks))
+	}
+	return nil
+}
