@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 )
 
 // Verbs of Command.
@@ -19,7 +18,7 @@ const (
 // for a shell. Results go to out, progress to status.
 //
 // Errors: faults of the preflight; parts that cannot be installed.
-func Command(ctx context.Context, verb string, need Need, out io.Writer, status *os.File) error {
+func Command(ctx context.Context, verb string, need Need, out, status io.Writer) error {
 	cache, err := DefaultCache()
 	if err != nil {
 		return err

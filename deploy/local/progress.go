@@ -35,9 +35,14 @@ type partLine struct {
 	printed     time.Time
 }
 
-// NewPrinter writes to f.
-func NewPrinter(f *os.File) *Printer {
-	p := &Printer{w: f, terminal: term.IsTerminal(int(f.Fd())), now: time.Now}
+// NewPrinter writes to w; a terminal is recognised if w is an *os.File.
+func NewPrinter(w io.Writer) *Printer {
+	p := &Printer{w: w, now: time.Now}
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return p
+	}
+	p.terminal = true
 	p.width = func() int {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
 			return w
