@@ -80,15 +80,7 @@ func (n *notice) body() []byte {
 		guid(textPlace(n.account)), storageGroup, n.account)
 	request := guid(n.key + 1)
 	id := request[:24] + hex(0, mix(n.key+2), 12)
-	d := n.data
-	d.StorageDiagnostics = map[string]string{"batchId": guid(n.key + 3)}
-	d.RequestID = request[:30] + "000000"
-	if mix(n.key+4)%4 != 0 { // Absent when the writer sent none.
-		d.ClientRequestID = guid(n.key + 5)
-	}
-	if d.ETag != "" && (n.cloud || mix(n.key+6)%2 == 0) { // Newer samples quote it.
-		d.ETag = `"` + d.ETag + `"`
-	}
+	d := n.storageData(request)
 	var event any = []gridEvent{{
 		Topic: topic, Subject: subjectOf(n.name), EventType: n.eventType, EventTime: when, ID: id,
 		Data: d, DataVersion: "", MetadataVersion: "1",
@@ -104,6 +96,23 @@ func (n *notice) body() []byte {
 		panic(fmt.Sprintf("BUG: render event: %v", err)) // Texts and numbers only.
 	}
 	return body
+}
+
+// storageData completes what the storage service says of a request.
+func (n *notice) storageData(request string) eventData {
+	d := n.data
+	if d.API == "" { // Not from the storage service.
+		return d
+	}
+	d.StorageDiagnostics = map[string]string{"batchId": guid(n.key + 3)}
+	d.RequestID = request[:30] + "000000"
+	if mix(n.key+4)%4 != 0 { // Absent when the writer sent none.
+		d.ClientRequestID = guid(n.key + 5)
+	}
+	if d.ETag != "" && (n.cloud || mix(n.key+6)%2 == 0) { // Newer samples quote it.
+		d.ETag = `"` + d.ETag + `"`
+	}
+	return d
 }
 
 // createdNotice tells of one append.
