@@ -11,36 +11,39 @@ import (
 // landed: itself, its rows (about 150 bytes for 81 of text), and their stream.
 const rowsFactor = 4
 
-// budget is the memory of everything between fetch and done.
+// budget is the memory of everything between fetch and done, counted in bytes of
+// text. It is a blob.Budget.
 type budget struct {
-	total    int64
 	sem      *semaphore.Weighted
-	used     atomic.Int64
-	pressure func() // called when a read has to wait
+	used     atomic.Int64 // bytes of text
+	pressure func()       // called when a read has to wait
 }
 
-func newBudget(total int64, pressure func()) *budget {
-	return &budget{total: total, sem: semaphore.NewWeighted(total), pressure: pressure}
+// newBudget makes a budget of so many bytes of memory.
+func newBudget(memory int64, pressure func()) *budget {
+	return &budget{sem: semaphore.NewWeighted(memory / rowsFactor), pressure: pressure}
 }
 
-// take reserves memory for so many bytes of text and gives what to give back.
-// More than the whole budget is cut to it, so that one huge record still passes.
-func (b *budget) take(ctx context.Context, text int64) (int64, error) {
-	n := min(text*rowsFactor, b.total)
+// Acquire implements blob.Budget. When a read has to wait, the shards hear of it:
+// sealing an open batch is what frees memory.
+func (b *budget) Acquire(ctx context.Context, n int64) error {
 	if !b.sem.TryAcquire(n) {
 		b.pressure()
 		if err := b.sem.Acquire(ctx, n); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	b.used.Add(n)
-	return n, nil
+	return nil
 }
 
-func (b *budget) give(n int64) {
-	if n <= 0 {
-		return
+// Release implements blob.Budget.
+func (b *budget) Release(n int64) {
+	if n > 0 {
+		b.used.Add(-n)
+		b.sem.Release(n)
 	}
-	b.used.Add(-n)
-	b.sem.Release(n)
 }
+
+// memory is what is reserved now, in bytes of memory.
+func (b *budget) memory() int64 { return b.used.Load() * rowsFactor }

@@ -76,7 +76,7 @@ func (c Config) Validate() error {
 // Reader reads blobs; pipeline/blob implements it.
 type Reader interface {
 	ReadNew(ctx context.Context, id pipeline.BlobID, pos blob.Position, contentLength int64,
-		reserve func(ctx context.Context, n int64) error, emit func(blob.Chunk) error) (blob.Outcome, error)
+		budget blob.Budget, emit func(blob.Chunk) error) (blob.Outcome, error)
 	ReadRange(ctx context.Context, id pipeline.BlobID, offset, length int64) ([]byte, error)
 }
 

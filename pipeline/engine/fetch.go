@@ -20,8 +20,7 @@ type chunk struct {
 	job        shard.JobID
 	blob       pipeline.BlobID
 	generation uint32
-	data       blob.Chunk
-	reserved   int64 // budget that goes with it
+	data       blob.Chunk // its length is reserved in the budget
 }
 
 // fetch reads one blob and hands its chunks to the shard. It runs beside the
@@ -35,29 +34,21 @@ func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
-	var reserved int64
-	defer func() { r.e.budget.give(reserved) }()
-	reserve := func(ctx context.Context, n int64) error {
-		got, err := r.e.budget.take(ctx, n)
-		reserved += got
-		return err
-	}
 	emit := func(c blob.Chunk) error {
 		// What was reserved beyond the chunk's real size goes back at once.
-		keep := min(int64(len(c.Data))*rowsFactor, reserved)
-		r.e.budget.give(reserved - keep)
-		reserved = 0
+		keep := int64(len(c.Data))
+		r.e.budget.Release(c.Reserved - keep)
 		select {
-		case r.chunks <- chunk{job: a.Job, blob: pos.Blob, generation: pos.Generation, data: c, reserved: keep}:
+		case r.chunks <- chunk{job: a.Job, blob: pos.Blob, generation: pos.Generation, data: c}:
 			return nil
 		case <-ctx.Done():
-			r.e.budget.give(keep)
+			r.e.budget.Release(keep)
 			return ctx.Err()
 		}
 	}
 	began := time.Now()
 	outcome, err := r.e.parts.Reader.ReadNew(ctx, pos.Blob,
-		blob.Position{Generation: pos.Generation, End: pos.End, Tail: tail}, a.ContentLength, reserve, emit)
+		blob.Position{Generation: pos.Generation, End: pos.End, Tail: tail}, a.ContentLength, r.e.budget, emit)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -73,10 +64,10 @@ var outcomes = map[blob.Outcome]shard.Outcome{
 func (r *runner) take(ctx context.Context, c chunk) {
 	r.step(ctx, shard.ChunkArrived{Bytes: int64(len(c.data.Data))})
 	if r.stopped {
-		r.e.budget.give(c.reserved)
+		r.e.budget.Release(int64(len(c.data.Data)))
 		return
 	}
-	r.reserved += c.reserved
+	r.reserved += int64(len(c.data.Data))
 	u := pipeline.Unit{
 		Blob: c.blob, Generation: c.generation, Offset: c.data.Offset, Length: int64(len(c.data.Data)),
 		Hash: hash(c.data.Data), Tail: hex.EncodeToString(c.data.Tail),

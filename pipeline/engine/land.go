@@ -31,7 +31,7 @@ func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 	r.held[a.Seq] = h
 	r.sealedSeq = a.Seq
 	if a.Snapshot {
-		if h.snapshots, err = r.snapshots(); err != nil {
+		if r.bases[a.Seq], err = r.snapshots(); err != nil {
 			return shard.Failed{Err: err}
 		}
 	}
@@ -223,8 +223,9 @@ func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
 // base itself.
 func (r *runner) writeBase(a shard.WriteBase) shard.Event {
 	base := a.Base
-	if h := r.snapshotOf(base.Seq); h != nil {
-		base.Operators = h
+	if s, ok := r.bases[base.Seq]; ok {
+		base.Operators = s
+		delete(r.bases, base.Seq)
 	} else {
 		if r.sealedSeq != base.Seq {
 			panic(fmt.Sprintf("BUG: base of batch %d without a snapshot, operators are at %d", base.Seq, r.sealedSeq))

@@ -60,7 +60,7 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 			}))
 		errs = append(errs, err)
 	}
-	gauge("millrace.inflight", "By", "Memory reserved for text and rows in flight.", func() int64 { return e.budget.used.Load() })
+	gauge("millrace.inflight", "By", "Memory reserved for text and rows in flight.", func() int64 { return e.budget.memory() })
 	gauge("millrace.unacknowledged", "{notification}", "Notifications that are not durable yet.", func() int64 { return int64(e.acks.size()) })
 	gauge("millrace.blobs.queued", "{blob}", "Blobs that wait for a read.", func() int64 { return int64(e.Status().Queued) })
 	gauge("millrace.watermark.lag", "ms", "Clock minus the least watermark of the shards; 0 before the first.", func() int64 { return e.Status().LagMS })

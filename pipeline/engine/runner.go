@@ -26,9 +26,10 @@ type runner struct {
 	operators []pipeline.Operator
 	decoded   *decode.Batch
 	rejects   []rejected
-	reserved  int64            // budget of the open batch
-	held      map[uint64]*held // sealed batches until they have landed
-	sealedSeq uint64           // last batch that the operators have seen
+	reserved  int64               // budget of the open batch
+	held      map[uint64]*held    // sealed batches until they have landed
+	bases     map[uint64][][]byte // operator snapshots of batches whose base is to be written
+	sealedSeq uint64              // last batch that the operators have seen
 	// manifests behind the newest base, for the target's table of batches.
 	manifests []pipeline.Manifest
 
@@ -45,11 +46,10 @@ type runner struct {
 
 // held is what a sealed batch keeps until it has landed.
 type held struct {
-	batch     pipeline.BatchID
-	pieces    []pipeline.Piece
-	reserved  int64
-	snapshots [][]byte
-	span      trace.Span
+	batch    pipeline.BatchID
+	pieces   []pipeline.Piece
+	reserved int64
+	span     trace.Span
 }
 
 func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
@@ -80,7 +80,7 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 	cfg.Epoch = e.parts.Ledger.Epoch() << 20
 	r := &runner{
 		e: e, id: id, core: shard.New(cfg, found), log: log, operators: operators,
-		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, sealedSeq: found.Base.Seq,
+		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, bases: map[uint64][][]byte{}, sealedSeq: found.Base.Seq,
 		events: make(chan shard.Event), chunks: make(chan chunk), pressed: make(chan struct{}, 1),
 		ledger: make(chan func(ctx context.Context) shard.Event, 8),
 	}
@@ -134,7 +134,7 @@ func (r *runner) run(parent context.Context) error {
 			r.publish()
 		case <-ctx.Done():
 			if waiting != nil {
-				r.e.budget.give(waiting.reserved)
+				r.e.budget.Release(int64(len(waiting.data.Data)))
 			}
 			return ctx.Err()
 		}
@@ -244,7 +244,7 @@ func (r *runner) release(seq uint64) {
 	}
 	delete(r.held, seq)
 	h.release()
-	r.e.budget.give(h.reserved)
+	r.e.budget.Release(h.reserved)
 	if h.span != nil {
 		h.span.End()
 	}

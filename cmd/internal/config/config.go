@@ -1,0 +1,213 @@
+// Package config reads the configuration of a pipeline from YAML. Unknown keys
+// are errors, and every fault is reported at once with its key path.
+//
+// Secrets never stand in the file: it names an environment variable or a file that
+// holds them.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/millrace/millrace/operators/window"
+	"github.com/millrace/millrace/pipeline/secret"
+)
+
+// Config is one pipeline.
+type Config struct {
+	// State is the folder of the ledger. One process at a time owns it.
+	State string `yaml:"state"`
+	// Shards is how many shards a new ledger gets, 1 to 64. Default 4.
+	Shards int `yaml:"shards"`
+	// Start is the earliest time that is read: "now", "now-1h" or RFC 3339. It counts
+	// when the ledger is made; later starts go on where the last one ended. Required.
+	Start string `yaml:"start"`
+	// Listen is where metrics, health and status are served. Default 127.0.0.1:9464;
+	// "" serves nothing.
+	Listen string `yaml:"listen"`
+	// MaxBatchAge closes a batch: latency against ledger writes and parts. Default
+	// 5s, at least 1s.
+	MaxBatchAge time.Duration `yaml:"max_batch_age"`
+	// MemoryBudget bounds text and rows in flight, in MiB. Default 192, at least 128.
+	MemoryBudget int64 `yaml:"memory_budget_mib"`
+	// OutOfOrderness is how far behind the newest event time of a stream rows are
+	// still expected before windows close. Default 10s.
+	OutOfOrderness time.Duration `yaml:"out_of_orderness"`
+
+	Accounts   []Account       `yaml:"accounts"`
+	EventHubs  []EventHub      `yaml:"eventhubs"`
+	Sweeper    Sweeper         `yaml:"sweeper"`
+	ClickHouse ClickHouse      `yaml:"clickhouse"`
+	Windows    []window.Config `yaml:"windows"`
+}
+
+// Account is one storage account whose blobs may be read.
+type Account struct {
+	Name     string `yaml:"name"`
+	Endpoint string `yaml:"endpoint"` // blob endpoint
+	// Containers that may be read, by exact name.
+	Containers []string `yaml:"containers"`
+	// Key names the account key, SAS a shared access signature: one of them.
+	Key Reference `yaml:"key"`
+	SAS Reference `yaml:"sas"`
+}
+
+// EventHub is one hub that announces blobs.
+type EventHub struct {
+	// ConnectionString names the namespace's connection string.
+	ConnectionString Reference `yaml:"connection_string"`
+	Hub              string    `yaml:"hub"`
+	ConsumerGroup    string    `yaml:"consumer_group"` // default $Default
+}
+
+// Sweeper finds what no announcement told of.
+type Sweeper struct {
+	// Interval between two listings of the current and the previous hour. Default
+	// 10m; 0s switches the sweeper off.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// ClickHouse is where rows land.
+type ClickHouse struct {
+	URL      string    `yaml:"url"`      // http://host:8123
+	Database string    `yaml:"database"` // default millrace
+	User     string    `yaml:"user"`     // default default
+	Password Reference `yaml:"password"`
+	// AllowNonEmpty lets a new ledger begin on tables that hold rows of others.
+	AllowNonEmpty bool `yaml:"allow_non_empty"`
+}
+
+// Reference says where a secret is. At most one field is set.
+type Reference struct {
+	Env  string `yaml:"env"`  // environment variable
+	File string `yaml:"file"` // path; one line
+}
+
+// Set says whether the reference names anything.
+func (r Reference) Set() bool { return r.Env != "" || r.File != "" }
+
+// Resolve reads the secret.
+//
+// Errors: the variable is empty, the file cannot be read, or both are named.
+func (r Reference) Resolve() (secret.Secret, error) {
+	switch {
+	case r.Env != "" && r.File != "":
+		return secret.Secret{}, errors.New("names both env and file: keep one")
+	case r.Env != "":
+		v := os.Getenv(r.Env)
+		if v == "" {
+			return secret.Secret{}, fmt.Errorf("environment variable %q is empty: export it", r.Env)
+		}
+		return secret.New(v), nil
+	case r.File != "":
+		data, err := os.ReadFile(r.File)
+		if err != nil {
+			return secret.Secret{}, fmt.Errorf("read secret: %w", err)
+		}
+		return secret.New(strings.TrimSpace(string(data))), nil
+	}
+	return secret.Secret{}, nil
+}
+
+// Default gives the defaults.
+func Default() Config {
+	return Config{
+		Shards: 4, Listen: "127.0.0.1:9464", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
+		Sweeper:    Sweeper{Interval: 10 * time.Minute},
+		ClickHouse: ClickHouse{Database: "millrace", User: "default"},
+		Windows:    window.DefaultWindows(),
+	}
+}
+
+// Load reads and checks a file.
+func Load(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := Parse(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %q: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads and checks a text.
+func Parse(data []byte) (Config, error) {
+	c := Default()
+	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
+		return Config{}, errors.New(yaml.FormatError(err, false, true))
+	}
+	for i := range c.EventHubs {
+		if c.EventHubs[i].ConsumerGroup == "" {
+			c.EventHubs[i].ConsumerGroup = "$Default"
+		}
+	}
+	return c, c.Validate()
+}
+
+// Validate reports every fault at once, each with its key path.
+func (c Config) Validate() error {
+	var faults []error
+	check := func(ok bool, key, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(key+": "+format, args...))
+		}
+	}
+	check(c.State != "", "state", "missing: name a folder for the ledger, such as ./state")
+	check(c.Shards >= 1 && c.Shards <= 64, "shards", "%d: want 1 to 64", c.Shards)
+	_, err := c.StartTime(time.Now())
+	check(err == nil, "start", "%v", err)
+	check(c.MaxBatchAge >= time.Second, "max_batch_age", "%v: want at least 1s", c.MaxBatchAge)
+	check(c.MemoryBudget >= 128, "memory_budget_mib", "%d: want at least 128", c.MemoryBudget)
+	check(c.OutOfOrderness >= 0, "out_of_orderness", "%v: want 0s or more", c.OutOfOrderness)
+	check(len(c.Accounts) > 0, "accounts", "missing: name at least one storage account")
+	for i, a := range c.Accounts {
+		key := fmt.Sprintf("accounts[%d]", i)
+		check(a.Name != "", key+".name", "missing")
+		check(isURL(a.Endpoint), key+".endpoint", "%q is no http(s) address: give the blob endpoint, such as https://NAME.blob.core.windows.net", a.Endpoint)
+		check(len(a.Containers) > 0, key+".containers", "missing: name the containers that may be read")
+		check(a.Key.Set() != a.SAS.Set(), key, "want exactly one of key and sas, each as {env: NAME} or {file: PATH}")
+	}
+	for i, h := range c.EventHubs {
+		key := fmt.Sprintf("eventhubs[%d]", i)
+		check(h.Hub != "", key+".hub", "missing")
+		check(h.ConnectionString.Set(), key+".connection_string", "missing: {env: NAME} or {file: PATH}")
+	}
+	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
+	check(isURL(c.ClickHouse.URL), "clickhouse.url", "%q is no http(s) address, such as http://127.0.0.1:8123", c.ClickHouse.URL)
+	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
+	return errors.Join(faults...)
+}
+
+func isURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil
+}
+
+// StartTime reads Start relative to now.
+func (c Config) StartTime(now time.Time) (time.Time, error) {
+	switch {
+	case c.Start == "":
+		return time.Time{}, errors.New(`missing: say from when on blobs are read, such as "now-1h" or 2026-11-23T00:00:00Z`)
+	case c.Start == "now":
+		return now, nil
+	case strings.HasPrefix(c.Start, "now-"):
+		d, err := time.ParseDuration(c.Start[len("now-"):])
+		if err != nil || d < 0 {
+			return time.Time{}, fmt.Errorf("%q: want now-DURATION, such as now-1h", c.Start)
+		}
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, c.Start)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q: want now, now-DURATION or a time such as 2026-11-23T00:00:00Z", c.Start)
+	}
+	return t.UTC(), nil
+}
