@@ -138,7 +138,9 @@ var Ledgers = Table{
 	Engine:     "MergeTree",
 	OrderBy:    "ledger",
 	TimeColumn: "created",
-	Comment:    "Ledgers that write to this database. One row each.",
+	// The order of INSERTs decides who owns an id that two processes asked for.
+	Settings: []string{"enable_block_number_column=1"},
+	Comment:  "Ledgers that write to this database. One row each.",
 }
 
 // Fence holds the epochs of shard owners: an INSERT of an older epoch is refused.

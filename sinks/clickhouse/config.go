@@ -1,0 +1,133 @@
+package clickhouse
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/schemas"
+)
+
+// Secret is a text that no output shows: formatting, JSON, YAML and logs give
+// three stars.
+type Secret string
+
+// String gives three stars, or "" for an empty secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// Format hides the secret from every verb, %d included.
+func (s Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, s.String()) }
+
+// MarshalText hides the secret in JSON and YAML.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue hides the secret in logs.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Config says which ClickHouse, and how patient to be with it.
+type Config struct {
+	// URL of the HTTP interface: http://host:8123 or https://host:8443, with a path
+	// when a proxy wants one. No user, no password, no query.
+	URL string `yaml:"url"`
+	// Database that holds the tables. It is created (ENGINE = Atomic) when missing.
+	Database string `yaml:"database"`
+	// User and Password are sent as headers, never in a URL. Empty user: "default".
+	User     string `yaml:"user"`
+	Password Secret `yaml:"password"`
+	// CAFile holds the certificates (PEM) that may sign the server's. Empty: those of
+	// the operating system. Only for https.
+	CAFile string `yaml:"ca_file"`
+	// DialTimeout bounds connecting, TLS included. 100 ms to 5 min.
+	DialTimeout time.Duration `yaml:"dial_timeout"`
+	// QueryTimeout bounds a question and a statement of set-up; never an INSERT of
+	// rows. 1 s to 1 h.
+	QueryTimeout time.Duration `yaml:"query_timeout"`
+	// WatchInterval is how often the server is asked whether a running INSERT still
+	// runs. One that the server no longer knows, three times in a row, is in doubt.
+	// 10 ms to 10 min.
+	WatchInterval time.Duration `yaml:"watch_interval"`
+	// LostAfter is how long the server may not answer that question before the INSERT
+	// is in doubt. At least WatchInterval, at most 24 h.
+	LostAfter time.Duration `yaml:"lost_after"`
+}
+
+// DefaultConfig gives the settings for a ClickHouse on this machine.
+func DefaultConfig() Config {
+	return Config{
+		URL:           "http://127.0.0.1:8123",
+		Database:      "millrace",
+		User:          "default",
+		DialTimeout:   10 * time.Second,
+		QueryTimeout:  2 * time.Minute,
+		WatchInterval: 10 * time.Second,
+		LostAfter:     5 * time.Minute,
+	}
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clickhouse: "+format, args...)) }
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil:
+		fault("url is no URL") // The text may hold a password: it is not repeated.
+	case u.User != nil:
+		fault("url holds a user or password: set user and password instead")
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		fault("url %q: want http://host:port or https://host:port", c.URL)
+	case u.RawQuery != "" || u.Fragment != "":
+		fault("url holds a query or fragment: want http://host:port")
+	}
+	if err := schemas.CheckIdentifier("database", c.Database); err != nil {
+		fault("%w", err)
+	}
+	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(string(c.Password), "\r\n\x00") {
+		fault("user or password holds a line break")
+	}
+	if c.CAFile != "" && err == nil && u.Scheme != "https" {
+		fault("ca_file is set, but url is not https")
+	}
+	between := func(name string, v, lo, hi time.Duration) {
+		if v < lo || v > hi {
+			fault("%s is %v, want %v to %v", name, v, lo, hi)
+		}
+	}
+	between("dial_timeout", c.DialTimeout, 100*time.Millisecond, 5*time.Minute)
+	between("query_timeout", c.QueryTimeout, time.Second, time.Hour)
+	between("watch_interval", c.WatchInterval, 10*time.Millisecond, 10*time.Minute)
+	between("lost_after", c.LostAfter, c.WatchInterval, 24*time.Hour)
+	return errors.Join(faults...)
+}
+
+// tlsConfig gives nil for http.
+func (c Config) tlsConfig(u *url.URL) (*tls.Config, error) {
+	if u.Scheme != "https" {
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile == "" {
+		return conf, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse: read ca_file: %w", err)
+	}
+	conf.RootCAs = x509.NewCertPool()
+	if !conf.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("clickhouse: ca_file %q holds no certificate", c.CAFile)
+	}
+	return conf, nil
+}

@@ -1,0 +1,259 @@
+package clickhouse
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
+)
+
+// insertSettings go with every INSERT of a piece. Together they make one record
+// batch one block, hence one part in one partition, and take away every freedom
+// of the server to drop, split or delay rows. CheckSettings asserts them at start.
+var insertSettings = []string{
+	"async_insert=0",       // The answer means: the part is there.
+	"insert_deduplicate=0", // See the package comment: no tokens.
+	"max_threads=1",
+	"max_insert_threads=1",
+	"input_format_parallel_parsing=0",
+	"min_insert_block_size_rows=1000000000", // Gather everything …
+	"min_insert_block_size_bytes=0",         // … whatever its size …
+	"max_insert_block_size=1000000000",      // … into one block.
+	"max_partitions_per_insert_block=1",     // A piece over two partitions would be two parts: refuse it.
+	"throw_on_max_partitions_per_insert_block=1",
+	"optimize_on_insert=0",
+	"max_execution_time=0",
+	"input_format_skip_unknown_fields=0", // A column too many or too few is an error, not a default.
+	"input_format_arrow_allow_missing_columns=0",
+	"input_format_null_as_default=0",
+}
+
+// newerSettings do the same on servers that have them.
+var newerSettings = []string{
+	"deduplicate_insert=disable", // Overrides insert_deduplicate since 26.2.
+	"deduplicate_insert_select=disable",
+	"max_insert_block_size_bytes=0",
+	"use_strict_insert_block_limits=0",
+	"input_format_max_block_size_bytes=0",
+	"use_query_cache=0",
+}
+
+// Land makes one INSERT of the piece; see pipeline.Sink.
+//
+// Errors: ErrFenced, ErrTransient, ErrInDoubt; anything else is fatal and says
+// what to do. A piece without rows is landed by doing nothing.
+func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece) error {
+	wrap := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("land batch %v in table %q, partition %q: %w", batch, piece.Table, piece.Partition, err)
+	}
+	t, err := s.table(piece.Table)
+	if err != nil {
+		return wrap(err)
+	}
+	if err := checkPiece(t, piece); err != nil {
+		return wrap(err)
+	}
+	if piece.Rows == 0 {
+		return nil
+	}
+	extra, err := s.newer(ctx)
+	if err != nil {
+		return wrap(err)
+	}
+	return wrap(s.insert(ctx, t, batch, epoch, piece, extra))
+}
+
+// insert sends one fenced INSERT and says what came of it.
+func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece, extra []string) error {
+	id := s.queryID(batch, t.Name, piece.Partition, epoch)
+	params := s.insertParams(id, s.statement(t, batch, epoch), insertSettings, extra)
+	watched, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		s.watch(watched, id, cancel)
+	}()
+	out, err := s.post(watched, params, piece.Record)
+	if why := context.Cause(watched); err != nil && why != nil {
+		err = fmt.Errorf("%w: %w", why, err)
+	}
+	cancel(nil)
+	<-watcher
+	return classify(out, err)
+}
+
+// post streams one record batch as the body of a request. The record is not
+// touched after post returned.
+func (s *Sink) post(ctx context.Context, params url.Values, record arrow.Record) (outcome, error) {
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := writeStream(w, record)
+		w.CloseWithError(err) // Nil ends the body in order; anything else cuts it.
+		written <- err
+	}()
+	out, err := s.client.send(ctx, params, r)
+	// The server may answer before it read everything: the writer must not outlive
+	// this call, as the record is borrowed.
+	r.CloseWithError(io.ErrClosedPipe)
+	if werr := <-written; err == nil && werr != nil {
+		err = fmt.Errorf("write rows: %w", werr)
+	}
+	return out, err
+}
+
+// writeStream writes an IPC stream of exactly one record batch.
+func writeStream(w io.Writer, record arrow.Record) error {
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	stream := ipc.NewWriter(buffered, ipc.WithSchema(record.Schema()))
+	if err := stream.Write(record); err != nil {
+		_ = stream.Close() // The first error tells more.
+		return err
+	}
+	if err := stream.Close(); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// statement is the fenced INSERT. The fence is read inside the INSERT itself:
+// either the server saw this statement before it saw the successor's epoch, then
+// the successor finds it in the process list and waits, or it reads the epoch and
+// refuses.
+//
+// It goes through plain HTTP, with the statement in the URL and the rows as the
+// body, because clickhouse-go's InsertFormat keeps only the table's name and drops
+// the SELECT, and with it the fence; its Exec wants statement and rows in one
+// string. A landing table of engine Null with a materialized view works too, but
+// the view is one more thing that an operator can drop.
+func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
+	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE throwIf("+
+		"(SELECT max(epoch) FROM %s WHERE ledger = %d AND shard = %d) > %d, %s) = 0 FORMAT ArrowStream",
+		s.name(t.Name), t.ColumnNames(), schemas.QuoteString(t.Structure()),
+		s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard(), epoch, schemas.QuoteString(fenceMark))
+}
+
+// insertParams are the URL's parameters of an INSERT.
+func (s *Sink) insertParams(id, statement string, settings ...[]string) url.Values {
+	params := url.Values{}
+	for _, pair := range slices.Concat(settings...) {
+		name, value, _ := strings.Cut(pair, "=")
+		params.Set(name, value)
+	}
+	params.Set("database", s.client.config.Database)
+	params.Set("query", statement)
+	params.Set("query_id", id)
+	return params
+}
+
+// queryID names an INSERT for people and for queries of system.processes. Its
+// last part makes it unique, as a server refuses an id that still runs.
+func (s *Sink) queryID(batch pipeline.BatchID, table, partition string, epoch uint64) string {
+	return fmt.Sprintf("%s%d-%s-%s-e%d-%s%d", queryPrefix(batch.Ledger(), batch.Shard()),
+		batch.Seq(), table, partition, epoch, s.nonce, s.serial.Add(1))
+}
+
+// queryPrefix begins the query id of every INSERT of a shard.
+func queryPrefix(ledger uint16, shard int) string {
+	return fmt.Sprintf("millrace-%d-%d-", ledger, shard)
+}
+
+// errVanished ends an INSERT that the server no longer knows.
+var (
+	errVanished = errors.New("the server no longer runs the INSERT and has not answered")
+	errLost     = errors.New("the server does not answer")
+)
+
+// watch asks the server whether the INSERT still runs, and ends it when three
+// answers in a row say no, or when the server has not answered for LostAfter. An
+// INSERT that the server answered is never disturbed, and one that it runs may
+// take as long as it likes: a deadline of ours would make the server cancel it
+// at a moment when its part may or may not be there.
+func (s *Sink) watch(ctx context.Context, id string, end context.CancelCauseFunc) {
+	tick := time.NewTicker(s.client.config.WatchInterval)
+	defer tick.Stop()
+	missed, heard := 0, time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n, err := s.running(ctx, "query_id = "+schemas.QuoteString(id))
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if time.Since(heard) > s.client.config.LostAfter {
+				end(errLost)
+				return
+			}
+			continue
+		case n > 0:
+			missed = 0
+		default:
+			missed++
+		}
+		heard = time.Now()
+		if missed == 3 {
+			end(errVanished)
+			return
+		}
+	}
+}
+
+// newer gives those of newerSettings that the server has; it is asked once.
+func (s *Sink) newer(ctx context.Context) ([]string, error) {
+	s.mu.Lock()
+	known := s.known
+	s.mu.Unlock()
+	if known == nil {
+		var err error
+		if known, err = s.askSettings(ctx); err != nil {
+			return nil, fmt.Errorf("ask for the server's settings: %w", classifyRead(err))
+		}
+		s.mu.Lock()
+		s.known = known
+		s.mu.Unlock()
+	}
+	var out []string
+	for _, pair := range newerSettings {
+		if name, _, _ := strings.Cut(pair, "="); known[name] {
+			out = append(out, pair)
+		}
+	}
+	return out, nil
+}
+
+// askSettings gives the names of newerSettings that the server has.
+func (s *Sink) askSettings(ctx context.Context) (map[string]bool, error) {
+	names := make([]string, len(newerSettings))
+	for i, pair := range newerSettings {
+		name, _, _ := strings.Cut(pair, "=")
+		names[i] = schemas.QuoteString(name)
+	}
+	text, err := s.client.exec(ctx, "", "SELECT name FROM system.settings WHERE name IN ("+strings.Join(names, ", ")+") FORMAT TabSeparated")
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, name := range strings.Fields(text) {
+		known[name] = true
+	}
+	return known, nil
+}
