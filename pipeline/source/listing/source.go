@@ -1,0 +1,292 @@
+package listing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/pipeline"
+)
+
+// Source sweeps containers. It implements pipeline.Source.
+type Source struct {
+	cfg        Config
+	lister     Lister
+	start      time.Time // beginning of the first hour
+	containers []*state
+	memory     memory
+	count      counters
+}
+
+var _ pipeline.Source = (*Source)(nil)
+
+// state is what is known of one container.
+type state struct {
+	Container
+	roots      map[string]*root
+	discovered time.Time // beginning of the last walk that saw everything
+}
+
+// root is a folder right above the y= part of flow logs.
+type root struct {
+	prefix string
+	next   time.Time // the first hour that has not been listed for the last time
+}
+
+// New checks the configuration; zero values mean the defaults. It does no I/O.
+func New(cfg Config, lister Lister) (*Source, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if lister == nil {
+		return nil, errors.New("sweeper: no lister")
+	}
+	s := &Source{cfg: cfg, lister: lister, start: cfg.Start.UTC().Truncate(time.Hour)}
+	for _, c := range cfg.Containers {
+		s.containers = append(s.containers, &state{Container: c, roots: map[string]*root{}})
+	}
+	return s, nil
+}
+
+// Run lists until ctx ends. Faults of the store are counted, logged once a pass,
+// and met again at the next one; the source never gives up.
+func (s *Source) Run(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error {
+	for {
+		began := s.cfg.Now()
+		faults, err := s.pass(ctx, began, emit)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		s.count.passes.Add(1)
+		wait := s.cfg.Interval - s.cfg.Now().Sub(began)
+		if faults != nil {
+			s.cfg.Log.Warn("listing went wrong; it goes on at the next pass",
+				"faults", faults.n, "error", faults.last.Error())
+			wait = min(wait, retryWait)
+		}
+		if !pause(ctx, max(wait, 0)) {
+			return nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return ctx.Err() == nil
+	}
+}
+
+// faults are the store's errors in one pass.
+type faults struct {
+	n    int
+	last error
+}
+
+// emitError marks what emit gave: it ends Run.
+type emitError struct{ error }
+
+// pass walks the folders if it is time, then lists every root's hours.
+func (s *Source) pass(ctx context.Context, now time.Time, emit func(context.Context, pipeline.Delivery) error) (*faults, error) {
+	s.memory.forget(now.Add(-rememberFor))
+	var (
+		mu    sync.Mutex
+		found faults
+	)
+	// note keeps a fault of the store and gives back what ends the pass.
+	note := func(err error) error {
+		var ours emitError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &ours):
+			return ours.error
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		s.count.errors.Add(1)
+		mu.Lock()
+		found.n, found.last = found.n+1, err
+		mu.Unlock()
+		return nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.cfg.Workers)
+	roots := 0
+	for _, c := range s.containers {
+		if len(c.roots) == 0 || now.Sub(c.discovered) >= s.cfg.Discover {
+			if err := note(s.discover(gctx, c, now)); err != nil {
+				break
+			}
+		}
+		roots += len(c.roots)
+		for _, r := range c.roots {
+			g.Go(func() error { return note(s.listRoot(gctx, c, r, now, emit)) })
+		}
+	}
+	err := g.Wait()
+	s.count.prefixes.Store(int64(roots))
+	if found.n == 0 {
+		return nil, err
+	}
+	return &found, err
+}
+
+// discover walks the folders down to the years. A walk that saw everything also
+// forgets what is gone.
+func (s *Source) discover(ctx context.Context, c *state, now time.Time) error {
+	s.count.walks.Add(1)
+	// A root that the last walk did not see has no blob much older than that walk.
+	first := s.start
+	if t := c.discovered.Add(-rememberFor).Truncate(time.Hour); !c.discovered.IsZero() && t.After(first) {
+		first = t
+	}
+	seen := map[string]bool{}
+	folders := 0
+	open := []string{c.Prefix}
+	for len(open) > 0 {
+		at := open[len(open)-1]
+		open = open[:len(open)-1]
+		err := s.pages(ctx, c, at, "/", nil, func(folder string) {
+			switch {
+			case isYear(folder):
+				seen[strings.TrimSuffix(folder, lastSegment(folder)+"/")] = true
+			case folders < MaxFolders && strings.Count(folder, "/") <= MaxDepth:
+				folders++
+				open = append(open, folder)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for prefix := range seen {
+			if c.roots[prefix] == nil {
+				c.roots[prefix] = &root{prefix: prefix, next: first}
+			}
+		}
+	}
+	for prefix := range c.roots {
+		if !seen[prefix] {
+			delete(c.roots, prefix)
+		}
+	}
+	c.discovered = now
+	if folders == MaxFolders {
+		return fmt.Errorf("walk container %q of account %q: more than %d folders; set a prefix", c.Container.Container, c.Account, MaxFolders)
+	}
+	return nil
+}
+
+// listRoot lists the hours that are not settled, whole days at once where all
+// their hours are.
+func (s *Source) listRoot(ctx context.Context, c *state, r *root, now time.Time, emit func(context.Context, pipeline.Delivery) error) error {
+	var first error
+	for h := r.next; !h.After(now); {
+		prefix, span := r.prefix+hourPrefix(h), time.Hour
+		if day := 24 * time.Hour; h.Hour() == 0 && now.Sub(h) >= day+settled {
+			prefix, span = r.prefix+dayPrefix(h), day
+		}
+		err := s.listHours(ctx, c, prefix, now, emit)
+		var ours emitError
+		if errors.As(err, &ours) || ctx.Err() != nil {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+		last := h.Add(span - time.Hour) // the youngest hour listed
+		if h = h.Add(span); first == nil && now.Sub(last) >= settled {
+			r.next = h
+		}
+	}
+	return first
+}
+
+// listHours announces what is new below one prefix.
+func (s *Source) listHours(ctx context.Context, c *state, prefix string, now time.Time, emit func(context.Context, pipeline.Delivery) error) error {
+	var stopped error
+	err := s.pages(ctx, c, prefix, "", func(path string, size int64, etag string) {
+		s.count.listed.Add(1)
+		id := pipeline.BlobID{Account: c.Account, Container: c.Container.Container, Path: path}
+		hour, ok := id.Hour()
+		if stopped != nil || !ok || hour.Before(s.start) || !strings.HasSuffix(path, s.cfg.Suffix) {
+			return
+		}
+		length, news := s.memory.compare(id, size, etag)
+		if !news {
+			return
+		}
+		stopped = emit(ctx, pipeline.Delivery{Announcements: []pipeline.Announcement{{Blob: id, ContentLength: length}}})
+		if stopped == nil {
+			s.count.announced.Add(1)
+			if !hour.Before(now.Add(-rememberFor)) {
+				s.memory.remember(id, hour, size, etag)
+			}
+		}
+	}, nil)
+	if stopped != nil {
+		return emitError{stopped}
+	}
+	return err
+}
+
+// pages calls the lister until the last page.
+func (s *Source) pages(ctx context.Context, c *state, prefix, delimiter string,
+	blob func(string, int64, string), folder func(string),
+) error {
+	for marker := ""; ; {
+		next, err := s.lister.ListPage(ctx, c.Account, c.Container.Container, prefix, delimiter, marker, blob, folder)
+		if err != nil {
+			return err
+		}
+		s.count.pages.Add(1)
+		if next == "" {
+			return nil
+		}
+		if next == marker {
+			return fmt.Errorf("list container %q of account %q: the marker of the next page does not move", c.Container.Container, c.Account)
+		}
+		marker = next
+	}
+}
+
+// Stats are counts since the source was made, and two gauges.
+type Stats struct {
+	Passes    int64 // passes over all containers
+	Walks     int64 // walks over folders
+	Pages     int64 // pages listed
+	Listed    int64 // names seen
+	Announced int64 // deliveries emitted
+	Errors    int64 // listings that went wrong after all tries
+	Prefixes  int64 // now: folders that hold flow logs
+	// Remembered is the number of blobs whose length is known now.
+	Remembered int64
+}
+
+type counters struct {
+	passes, walks, pages, listed, announced, errors, prefixes atomic.Int64
+}
+
+// Stats may be called at any time.
+func (s *Source) Stats() Stats {
+	c := &s.count
+	return Stats{
+		Passes: c.passes.Load(), Walks: c.walks.Load(), Pages: c.pages.Load(), Listed: c.listed.Load(),
+		Announced: c.announced.Load(), Errors: c.errors.Load(), Prefixes: c.prefixes.Load(),
+		Remembered: s.memory.len(),
+	}
+}
