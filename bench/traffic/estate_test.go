@@ -236,7 +236,7 @@ func TestVolume(t *testing.T) {
 		g := newGenerator(e)
 		var hours [24]float64
 		records := 0.0
-		for w := noon.Truncate(24*time.Hour).UnixMilli() / minuteMS; records < float64(144*nics); w += 10 {
+		for w := noon.Truncate(24*time.Hour).UnixMilli() / minuteMS; records < float64(48*nics); w += 30 {
 			for _, n := range e.nics {
 				g.record(nil, n, w, "", 0)
 				records++

@@ -113,6 +113,9 @@ type task struct {
 // or Until is reached. It then finishes the appends in flight, publishes what was
 // held back, leaves TruthFile and returns when all its goroutines are gone.
 //
+// Blobs are written from their beginning: over those of an earlier run with the
+// same seed and account, which a reader sees as rewritten.
+//
 // Errors: nil after a cancelled ctx; otherwise what the BlobWriter returned. It
 // may be called once.
 func (s *Simulator) Run(ctx context.Context) (err error) {

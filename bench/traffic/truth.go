@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -128,6 +129,9 @@ func writeAtomic(path string, data []byte) (err error) {
 	if _, err = f.Write(data); err != nil {
 		return err
 	}
+	if err = f.Chmod(0o644); err != nil { // Readable by others, like any file.
+		return err
+	}
 	if err = f.Sync(); err != nil {
 		return err
 	}
@@ -135,6 +139,13 @@ func writeAtomic(path string, data []byte) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// sort puts the list in the order of the blobs, whoever wrote first.
+func (t *Truth) sort() {
+	slices.SortFunc(t.Malformed, func(a, b MalformedTuple) int {
+		return cmp.Or(cmp.Compare(a.Blob, b.Blob), cmp.Compare(a.RecordOffset, b.RecordOffset), cmp.Compare(a.Ordinal, b.Ordinal))
+	})
 }
 
 // ReadTruth reads what WriteFile wrote.
@@ -239,6 +250,7 @@ func (l *ledger) snapshot(events EventTruth) Truth {
 	t.Blobs = maps.Clone(t.Blobs)
 	t.Minutes = maps.Clone(t.Minutes)
 	t.Malformed = slices.Clone(t.Malformed)
+	t.sort()
 	t.Doubtful = slices.Clone(t.Doubtful)
 	t.Events = events
 	return t
