@@ -79,7 +79,7 @@ func (n node) consumer(seg []string) (node, *wire.Error) {
 
 func (n node) withPartition(id string) (node, *wire.Error) {
 	if n.part = n.hub.partition(id); n.part == nil {
-		return n, wire.Errorf(condOutOfRange, "The specified partition is invalid for an EventHub partition sender or receiver. It should be between 0 and %d.", len(n.hub.partitions)-1)
+		return n, wire.Errorf(condOutOfRange, "The partition '%s' does not exist; they go from 0 to %d.", id, len(n.hub.partitions)-1)
 	}
 	return n, nil
 }
@@ -101,7 +101,7 @@ func (s *session) attach(p *wire.Attach) {
 		answer.InitialDeliveryCount = new(uint32)
 		err = s.attachOut(l, p, answer)
 	} else {
-		err = s.attachIn(l, p, answer)
+		err = s.attachIn(l, p)
 	}
 	s.links[p.Handle] = l
 	if err != nil {
@@ -124,7 +124,12 @@ func (s *session) attach(p *wire.Attach) {
 	}
 }
 
-func (s *session) attachIn(l *link, p *wire.Attach, _ *wire.Attach) *wire.Error {
+// sndUnsettled is the settle mode of a peer that wants to settle each message. A
+// peer that leaves the choice to us gets settled messages, as from the service: the
+// Go client never settles an event and would run out of credit.
+const sndUnsettled = 0
+
+func (s *session) attachIn(l *link, p *wire.Attach) *wire.Error {
 	if p.Target == nil || p.Target.Dynamic() || p.Target.Descriptor != uint64(wire.CodeTarget) && p.Target.Descriptor != wire.Symbol("amqp:target:list") {
 		return wire.Errorf(condNotImplemented, "Only links to an address are supported.")
 	}
@@ -166,7 +171,7 @@ func (s *session) attachOut(l *link, p, answer *wire.Attach) *wire.Error {
 	if err != nil {
 		return err
 	}
-	o := &outbound{link: l, conn: s.c, node: n, address: p.Target.Address(), settled: p.SndSettle == 1}
+	o := &outbound{link: l, conn: s.c, node: n, address: p.Target.Address(), settled: p.SndSettle != sndUnsettled}
 	if n.kind == nodeConsumer {
 		if err := o.subscribe(p, answer); err != nil {
 			return err
@@ -201,7 +206,7 @@ func (o *outbound) subscribe(p, answer *wire.Attach) *wire.Error {
 		return err
 	}
 	for _, other := range evicted {
-		other.evict(wire.Errorf(condStolen, "New receiver '%s' with higher epoch of '%d' is created hence current receiver '%s' with epoch '%d' is getting disconnected.",
+		other.evict(wire.Errorf(condStolen, "Receiver '%s' with epoch %d takes the partition from receiver '%s' with epoch %d.",
 			o.name, *o.epoch, other.name, other.level()))
 	}
 	p.Source.SetFilter(echo)

@@ -109,7 +109,7 @@ func (c *conn) authorize(n node) *wire.Error {
 	if n.kind == nodeCBS || n.kind == nodeManagement || c.claimed(n.path) {
 		return nil
 	}
-	return wire.Errorf(condUnauthorized, "Unauthorized access. 'Listen' or 'Send' claim(s) are required to perform this operation on '%s'.", n.path)
+	return wire.Errorf(condUnauthorized, "No token on this connection opens '%s'.", n.path)
 }
 
 // mayManage tells whether the peer may read about the hub: by a token it put for

@@ -48,7 +48,7 @@ func (s *Server) Delay(d time.Duration) {
 // Steal evicts all receivers of the group from the partition, as a receiver with a
 // higher owner level does, and gives their number.
 func (s *Server) Steal(hub, group string, partition int) (int, error) {
-	return s.Detach(hub, group, partition, string(condStolen), "New receiver with higher epoch is created hence current receiver is getting disconnected.")
+	return s.Detach(hub, group, partition, string(condStolen), "Another receiver takes the partition.")
 }
 
 // Detach ends the links of all receivers of the group at the partition with an

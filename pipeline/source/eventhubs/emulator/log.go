@@ -171,7 +171,7 @@ func (p *partition) start(f filter) (int64, *wire.Error) {
 }
 
 func beyond(what string, value, last int64) *wire.Error {
-	return wire.Errorf(condOutOfRange, "The supplied %s '%d' is invalid. The last %s in the system is '%d'.", what, value, what, last)
+	return wire.Errorf(condOutOfRange, "The %s %d is beyond the last one, %d.", what, value, last)
 }
 
 // watch makes appends wake the connection; unwatch ends that. They count, since a

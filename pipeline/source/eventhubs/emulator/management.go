@@ -10,7 +10,7 @@ import (
 // clients refuse a list where an array is due, or an unsigned number.
 func (c *conn) manage(m *wire.Message) answer {
 	if c.s.faults.throttle.take() {
-		return answer{code: 503, description: "The request was terminated because the entity is being throttled.", condition: condServerBusy}
+		return answer{code: 503, description: "The event hub is throttled; try again in 4 seconds.", condition: condServerBusy}
 	}
 	text := func(key string) string { s, _ := m.AppProperties.Get(key).(string); return s }
 	if op := text("operation"); op != "READ" {

@@ -19,15 +19,15 @@ func (p *partition) join(group string, r *outbound) (evicted []*outbound, err *w
 		switch {
 		case other.epoch == nil:
 		case r.epoch == nil:
-			return nil, wire.Errorf(condStolen, "At least one receiver for the endpoint is created with epoch of '%d', and so non-epoch receiver is not allowed.", *other.epoch)
+			return nil, wire.Errorf(condStolen, "Receiver '%s' holds the partition with epoch %d; one without an epoch cannot have it.", other.name, *other.epoch)
 		case *r.epoch < *other.epoch:
-			return nil, wire.Errorf(condStolen, "Receiver '%s' with a higher epoch '%d' already exists. Receiver '%s' with epoch %d cannot be created.", other.name, *other.epoch, r.name, *r.epoch)
+			return nil, wire.Errorf(condStolen, "Receiver '%s' holds the partition with epoch %d; receiver '%s' with epoch %d cannot have it.", other.name, *other.epoch, r.name, *r.epoch)
 		}
 	}
 	if r.epoch != nil {
 		evicted, p.readers[group] = p.readers[group], nil
 	} else if len(p.readers[group]) >= maxReaders {
-		return nil, wire.Errorf(condResourceLimit, "Exceeded the maximum number of allowed receivers per partition in a consumer group which is %d.", maxReaders)
+		return nil, wire.Errorf(condResourceLimit, "The partition has %d receivers in this consumer group already.", maxReaders)
 	}
 	p.readers[group] = append(p.readers[group], r)
 	return evicted, nil

@@ -13,7 +13,7 @@ const keyNote = "x-opt-partition-key"
 func (in *inbound) produce(payload []byte, format uint32) *wire.Error {
 	srv := in.s.c.s
 	if srv.faults.throttle.take() {
-		return wire.Errorf(condServerBusy, "The request was terminated because the entity is being throttled. Please wait 4 seconds and try again.")
+		return wire.Errorf(condServerBusy, "The event hub is throttled; try again in 4 seconds.")
 	}
 	events, key, err := parseEvents(payload, format)
 	if err != nil {
