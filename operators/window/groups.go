@@ -89,11 +89,10 @@ func (g *groups) addOverflow() int {
 func (g *groups) append(key []uint64) int {
 	i := g.count
 	g.count++
-	g.entries = slices.Grow(g.entries, g.stride)
-	g.entries = append(g.entries, key...)
-	for range g.stride - g.words {
-		g.entries = append(g.entries, 0)
-	}
+	// Growth may leave old values behind; the key and zeros go over them.
+	g.entries = slices.Grow(g.entries, g.stride)[:len(g.entries)+g.stride]
+	entry := g.entry(i)
+	clear(entry[copy(entry, key):])
 	for range g.distinct {
 		g.sketches = append(g.sketches, sketch.HyperLogLog{})
 	}

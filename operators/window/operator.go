@@ -16,6 +16,7 @@ import (
 // Operator is a list of windows over one shard. It implements pipeline.Operator.
 type Operator struct {
 	alloc     memory.Allocator
+	seed      uint64 // of the hash tables
 	windows   []*windows
 	sources   []*source // of every column that some window reads
 	names     *texts    // of all columns of open text
@@ -42,17 +43,21 @@ func New(cfg []Config, alloc memory.Allocator) (*Operator, error) {
 	if err := Validate(cfg); err != nil {
 		return nil, fmt.Errorf("make windows: %w", err)
 	}
-	o := &Operator{alloc: alloc}
+	// The seed shows in no result: see groups.
+	return newSeeded(cfg, alloc, rand.Uint64()), nil
+}
+
+func newSeeded(cfg []Config, alloc memory.Allocator, seed uint64) *Operator {
+	o := &Operator{alloc: alloc, seed: seed}
 	o.clear(cfg)
-	return o, nil
+	return o
 }
 
 // clear sets the empty state.
 func (o *Operator) clear(cfg []Config) {
 	o.windows, o.sources, o.names, o.watermark = nil, nil, newTexts(), 0
-	seed := rand.Uint64()
 	for _, c := range cfg {
-		o.windows = append(o.windows, newWindows(c, o.source, seed))
+		o.windows = append(o.windows, newWindows(c, o.source, o.seed))
 	}
 }
 

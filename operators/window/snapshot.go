@@ -96,23 +96,24 @@ func (w *windows) appendState(b []byte, win *window, ranks []ranking) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(win.start))
 	b = binary.AppendUvarint(b, uint64(win.count))
 	b = append(b, flag(win.overflow >= 0))
-	order, keys := w.sorted(win, ranks)
+	sorted := w.sorted(win.groups, ranks)
+	order := sorted.order
 	if win.overflow >= 0 {
-		at := slices.Index(order, win.overflow)
-		order = append(slices.Delete(order, at, at+1), win.overflow)
+		at := slices.Index(order, uint32(win.overflow))
+		order = append(slices.Delete(order, at, at+1), uint32(win.overflow))
 	}
 	var registers []sketch.Register
 	for _, i := range order {
-		if i != win.overflow {
-			for _, word := range keys[i*w.words : (i+1)*w.words] {
+		if int(i) != win.overflow {
+			for _, word := range sorted.key(i) {
 				b = binary.LittleEndian.AppendUint64(b, word)
 			}
 		}
-		for _, value := range win.entry(i)[w.words:] {
+		for _, value := range win.entry(int(i))[w.words:] {
 			b = binary.AppendUvarint(b, value)
 		}
 		for j := range w.distinct {
-			registers = win.sketchesOf(i)[j].Append(registers[:0])
+			registers = win.sketchesOf(int(i))[j].Append(registers[:0])
 			b = binary.AppendUvarint(b, uint64(len(registers)))
 			for _, r := range registers {
 				b = append(binary.AppendUvarint(b, uint64(r.Index)), r.Value)
@@ -133,8 +134,8 @@ func (o *Operator) Restore(snapshot []byte) error {
 	for i, w := range o.windows {
 		cfg[i] = w.cfg
 	}
-	fresh := &Operator{alloc: o.alloc, stats: o.stats}
-	fresh.clear(cfg)
+	fresh := newSeeded(cfg, o.alloc, o.seed)
+	fresh.stats = o.stats
 	if err := fresh.read(snapshot); err != nil {
 		return fmt.Errorf("restore windows: %w", err)
 	}
