@@ -1,3 +1,95 @@
 // Package pipeline holds the data types that move through Millrace and the
-// interfaces that have several implementers. It owns no goroutine.
+// interfaces that have several implementers. It owns no goroutine. This page is
+// the project's architecture.
+//
+// # The way of the data
+//
+//	Event Grid -> Event Hubs --+
+//	listing ------------------ +-> announce -> shard -> fetch -> decode -> operate -> land -> ClickHouse
+//	                                             |
+//	                                             +-- ledger: intent before landing, done after, acknowledge last
+//
+// An announcement says that a blob may have grown. It is a hint: announcements are
+// lost, doubled and reordered, and the sweeper (source/listing) finds what none
+// told of. The blob is the truth, and the ledger alone says what of it has landed.
+//
+//   - source/… gives announcements; announce reads them out of events.
+//   - shard decides. A stream (one NIC over the hours) always belongs to one shard:
+//     the hash of its blob names without the hour. The core of a shard is a state
+//     machine without goroutines, clock or I/O; its package comment and
+//     shard/crash_test.go are the place to begin reading.
+//   - blob reads the new bytes; decode makes rows of them; operators compute;
+//     sinks land.
+//   - engine carries out what the cores decide: goroutines, memory budget,
+//     back-pressure, stop.
+//   - ledger keeps manifests, bases and marks; see its layout below.
+//
+// # Exactly once
+//
+// A unit is a byte range of a blob that ends at a record's end. A batch is a list
+// of units with the watermark that holds after it; its sequence number has no
+// gap. With the bytes of its units a batch decides everything that lands: rows,
+// quarantine entries, closed windows. A piece is what lands of a batch in one
+// partition of one table: one INSERT of one block, so it is there as a whole or
+// not at all.
+//
+// The order of a batch is fetch, decode, operate, intent (the manifest is durable),
+// land (every piece is durable), done (the ledger says so), acknowledge (the
+// sources hear of it). A crash in any place leaves the batch before its intent,
+// and then nothing of it has landed, or behind it, and then the next owner replays
+// the same bytes through the same operators, asks the target which pieces are
+// there, and lands the others.
+//
+// Three things could still land a piece twice; each has its guard.
+//
+//   - The INSERT of a killed owner stands in some buffer and arrives late. The next
+//     owner writes its epoch to the table fence first, waits until no query of an
+//     older epoch runs, and only then probes; every INSERT carries its epoch and is
+//     refused when the fence has a higher one.
+//   - A reply is lost while the owner lives: the landing is in doubt. The owner
+//     raises its own epoch and does the same.
+//   - Two owners: the ledger's folder is locked, and a manifest is created, never
+//     replaced: whoever comes second stops.
+//
+// Whatever is not a function of the bytes stands in the manifest: the watermark
+// (which depends on the clock through idleness and clamping) and, for a blob
+// without an hour in its path, the clock at its fetch.
+//
+// The address of a row (blob, generation, record_offset, ordinal) is a function of
+// the bytes alone, so one query over the table proves that nothing is twice in it.
+//
+// # Ledger layout
+//
+//	info, name, epoch          what the ledger is; the epoch rises at every start
+//	SSS/m/NNNNNNNNNNN          manifest of batch N of shard S; carries "done through"
+//	SSS/head                   "done through", written when no manifest is near
+//	SSS/base/NNNNNNNNNNN       state after batch N: positions, streams, operators
+//
+// A base is written every minute or 256 batches. The newest two are kept, with
+// the manifests behind the older one, so a damaged base costs a longer replay and
+// nothing else.
+//
+// # Time
+//
+// A stream's watermark is its highest event time (never further ahead of the clock
+// than five minutes) minus the out-of-orderness; a stream without announcements
+// for three minutes is idle. The shard's watermark is the least of its streams
+// that are not idle, and never goes back. A window closes once, when the watermark
+// passes its end; rows that come later make correction rows that add up. Event
+// times outside the blob's hour -1 h, +2 h go to quarantine.
+//
+// # Memory
+//
+// A read reserves memory for each chunk from one budget before it takes it; the
+// reservation goes with the chunk into its batch and is given back when the batch
+// has landed. When a read has to wait, the shards are told and seal their open
+// batches. A full budget stops the reads, full shards stop the sources.
+//
+// # Who may import whom
+//
+// cmd -> bench -> (pipeline/*, operators, sinks) -> pipeline -> schemas. Siblings
+// do not know each other; engine, which assembles them, is the exception, and
+// leaves such as pipeline/secret and operators/sketch are free to all. The Event
+// Hubs emulator imports nothing of this module, and the traffic simulator shares
+// nothing with the decoders. deploy/layers holds the test.
 package pipeline
