@@ -32,6 +32,17 @@ type Sums struct {
 	Cross uint64 `json:"cross"`
 }
 
+// SumsSQL is the select list that computes Sums, with its names, in ClickHouse
+// over a table with the alias f whose columns are time (DateTime64(3)), src_ip and dst_ip (IPv6), src_port,
+// dst_port, protocol and the four counters (unsigned).
+const SumsSQL = `sum(toUInt64(toUnixTimestamp64Milli(f.time))) AS time_ms,
+	sum(toUInt64(bitShiftRight(toUInt128(f.src_ip), 64)) + toUInt64(toUInt128(f.src_ip))) AS src_ip,
+	sum(toUInt64(bitShiftRight(toUInt128(f.dst_ip), 64)) + toUInt64(toUInt128(f.dst_ip))) AS dst_ip,
+	sum(toUInt64(f.src_port)) AS src_port, sum(toUInt64(f.dst_port)) AS dst_port, sum(toUInt64(f.protocol)) AS protocol,
+	sum(f.packets_sent) AS packets_sent, sum(f.bytes_sent) AS bytes_sent,
+	sum(f.packets_received) AS packets_received, sum(f.bytes_received) AS bytes_received,
+	sum(toUInt64(toUnixTimestamp64Milli(f.time)) * (65536 * toUInt64(f.src_port) + f.dst_port) + f.bytes_sent * f.bytes_received) AS cross`
+
 func (s *Sums) add(o *Sums) {
 	s.TimeMS += o.TimeMS
 	s.SrcIP += o.SrcIP
