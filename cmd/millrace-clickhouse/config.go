@@ -93,28 +93,56 @@ func renderConfig(o options, l layout) string {
 	return b.String()
 }
 
-// renderUsers is the users file: one user, reachable from this machine only.
-// The password stands there as a hash.
+// grants is all that clients may do: everything with tables and queries,
+// nothing with the files of this machine or with addresses elsewhere, other
+// ClickHouse servers excepted. ClickHouse's local mode, which serves us, would
+// otherwise read any file for whoever reaches the port. SYSTEM LISTEN is for our own first statements.
+const grants = "SHOW, SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, " +
+	"KILL QUERY, dictGet, INTROSPECTION, CLUSTER, REMOTE, SYSTEM LISTEN, " +
+	"SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM FLUSH, SYSTEM DROP CACHE, SYSTEM RELOAD, SYSTEM VIEWS, SYSTEM SENDS"
+
+// engines are the table and database engines that keep their data in this
+// server or read other tables.
+var engines = []string{
+	"Atomic", "MergeTree", "ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree", "CollapsingMergeTree",
+	"VersionedCollapsingMergeTree", "CoalescingMergeTree", "GraphiteMergeTree", "Log", "TinyLog", "StripeLog", "Memory", "Null", "Set",
+	"Join", "Buffer", "Merge", "Distributed", "Dictionary", "Alias", "Loop", "GenerateRandom", "View", "MaterializedView",
+}
+
+// renderUsers is the users file; everyone in it is let in from this machine
+// only. Without a password clients work as "default". With one they are
+// "millrace"; "default" then stays without a password, because the local mode
+// runs its own statements as that user, but can do nothing else than those
+// statements do. The third user, whose password is made at each start, is who
+// we ask the server as.
 func renderUsers(o options) string {
-	password := "<no_password/>"
-	if o.password != "" {
-		sum := sha256.Sum256([]byte(o.password))
-		password = "<password_sha256_hex>" + hex.EncodeToString(sum[:]) + "</password_sha256_hex>"
+	client := []string{grants + " ON *.*"}
+	for _, engine := range engines {
+		client = append(client, "TABLE ENGINE ON `"+engine+"`")
 	}
-	return `<clickhouse>
-  <profiles><default/></profiles>
-  <quotas><default/></quotas>
-  <users>
-    <default>
-      ` + password + `
-      <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-      <profile>default</profile>
-      <quota>default</quota>
-      <access_management>0</access_management>
-    </default>
-  </users>
-</clickhouse>
-`
+	users := user("default", "<no_password/>", client...)
+	if o.password != "" {
+		users = user("default", "<no_password/>", "SYSTEM LISTEN ON *.*", "SELECT ON system.numbers") +
+			user("millrace", hashed(o.password), client...)
+	}
+	users += user(keeperUser, hashed(o.token), "SHOW, SELECT, KILL QUERY ON *.*")
+	return "<clickhouse>\n  <profiles><default/></profiles>\n  <quotas><default/></quotas>\n  <users>\n" + users + "  </users>\n</clickhouse>\n"
+}
+
+func user(name, password string, grants ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "    <%s>\n      %s<networks><ip>127.0.0.1</ip><ip>::1</ip></networks>\n", name, password)
+	b.WriteString("      <profile>default</profile><quota>default</quota>\n      <grants>\n")
+	for _, g := range grants {
+		fmt.Fprintf(&b, "        <query>GRANT %s</query>\n", g)
+	}
+	fmt.Fprintf(&b, "      </grants>\n    </%s>\n", name)
+	return b.String()
+}
+
+func hashed(password string) string {
+	sum := sha256.Sum256([]byte(password))
+	return "<password_sha256_hex>" + hex.EncodeToString(sum[:]) + "</password_sha256_hex>"
 }
 
 func escape(s string) string {

@@ -15,6 +15,9 @@ import (
 
 const listenHost = "127.0.0.1"
 
+// keeperUser is who we ask the server as: it sees queries and can kill them.
+const keeperUser = "millrace_keeper"
+
 // pollInterval is how often readiness is asked for; the start takes 300 ms.
 const pollInterval = 25 * time.Millisecond
 
@@ -22,10 +25,9 @@ const pollInterval = 25 * time.Millisecond
 // The token marks the query that keeps the server alive, so that another
 // ClickHouse which already sits on the port is never taken for ours.
 type control struct {
-	url      string
-	password string
-	token    string
-	client   *http.Client
+	url    string
+	token  string
+	client *http.Client
 
 	mu  sync.Mutex
 	err error // Why the last readiness check said no.
@@ -39,12 +41,11 @@ func newToken() (string, error) {
 	return hex.EncodeToString(b[:]), nil
 }
 
-func newControl(o options, token string) *control {
+func newControl(o options) *control {
 	return &control{
-		url:      fmt.Sprintf("http://%s:%d/", listenHost, o.httpPort),
-		password: o.password,
-		token:    token,
-		client:   &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}},
+		url:    fmt.Sprintf("http://%s:%d/", listenHost, o.httpPort),
+		token:  o.token,
+		client: &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}},
 	}
 }
 
@@ -119,8 +120,8 @@ func (c *control) query(ctx context.Context, sql string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	req.Header.Set("X-ClickHouse-User", "default")
-	req.Header.Set("X-ClickHouse-Key", c.password)
+	req.Header.Set("X-ClickHouse-User", keeperUser)
+	req.Header.Set("X-ClickHouse-Key", c.token)
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return "", err

@@ -57,6 +57,10 @@ type options struct {
 	logFile       string
 	logLevel      string
 	dieWithParent bool
+
+	// token is made at each start: it marks the keep-alive query and is the
+	// password of the user we ask the server as.
+	token string
 }
 
 func main() {
@@ -91,7 +95,8 @@ func parseOptions(args []string, usage io.Writer) (options, error) {
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), "Serve an embedded ClickHouse on loopback.\n\nUsage: millrace-clickhouse --path DIR [flags]\n\n"+
 			"Example: millrace-clickhouse --path /tmp/ch --lib libchdb.so --http-port 8123 --tcp-port 9000\n\n"+
-			"The user is \"default\"; its password is $MILLRACE_CLICKHOUSE_PASSWORD, or none.\n\nFlags:\n")
+			"Clients are the user \"default\" without a password; or, if MILLRACE_CLICKHOUSE_PASSWORD is set,\n"+
+			"the user \"millrace\" with that password.\n\nFlags:\n")
 		f.PrintDefaults()
 	}
 	if err := f.Parse(args); err != nil {
@@ -134,6 +139,9 @@ func run(o options, out io.Writer) error {
 	if o.dieWithParent {
 		go exitWithParent(os.Stdin)
 	}
+	if o.token, err = newToken(); err != nil {
+		return err
+	}
 	l, err := writeConfig(o)
 	if err != nil {
 		return err
@@ -142,11 +150,7 @@ func run(o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	token, err := newToken()
-	if err != nil {
-		return err
-	}
-	return serve(lib, o, l, newControl(o, token), out)
+	return serve(lib, o, l, newControl(o), out)
 }
 
 // serve runs ClickHouse on this thread. The query that keeps it alive never

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		helperDeaf()
 	case "watcher":
 		WatchParent(func() { os.Exit(7) })
+		fmt.Println("ready")
 		select {}
 	case "talker":
 		helperTalker()
@@ -188,10 +189,13 @@ func TestEndOfInputEndsChildren(t *testing.T) {
 	}
 	for _, cfg := range []Config{
 		helper("watcher"),
-		{Name: "node", Path: node, Node: true, Args: []string{"--eval", "setInterval(()=>{},1000)"}},
+		{Name: "node", Path: node, Node: true, Args: []string{"--eval", "console.log('ready');setInterval(()=>{},1000)"}},
 	} {
 		t.Run(cfg.Name, func(t *testing.T) {
+			ready := &firstWrite{seen: make(chan struct{})}
+			cfg.Stdout = ready
 			p := start(t, cfg)
+			<-ready.seen
 			if err := p.stdin.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -19,8 +19,9 @@ type ClickHouseOptions struct {
 	Dir string
 	// HTTPPort and TCPPort are the preferred ports; 0 takes any free one.
 	HTTPPort, TCPPort int
-	// Password of the user "default"; empty means none. It travels in the
-	// child's environment and is stored as a hash.
+	// Password, if set, makes clients work as the user "millrace" with it. It
+	// travels in the child's environment and is stored as a hash. Without it
+	// they are "default", let in from this machine.
 	Password string
 	// MemoryLimit in bytes; 0 leaves ClickHouse's default, nine tenths of the
 	// machine.
@@ -38,13 +39,16 @@ type ClickHouse struct {
 	// HTTPURL is like "http://127.0.0.1:8123", TCPAddr like "127.0.0.1:9000".
 	HTTPURL, TCPAddr  string
 	HTTPPort, TCPPort int
+	// User is who clients log in as; the password is that of the options.
+	User string
 	// PortsMoved says that a preferred port was busy.
 	PortsMoved bool
 }
 
 // StartClickHouse starts a server and returns when HTTP and native TCP answer:
-// 0.3 s warm. The user is "default", the database "default"; make an Atomic
-// database of your own for anything that lasts.
+// 0.3 s warm. The database "default" is not an ordinary one here; make an
+// Atomic database of your own for anything that lasts. Tables and queries are
+// free; files of the machine, other addresses and users are refused.
 //
 // Errors: the program's or ClickHouse's own message; ctx's cause.
 func StartClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, error) {
@@ -89,8 +93,13 @@ func startClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, err
 		p.Kill()
 		return nil, context.Cause(ctx)
 	}
+	user := "default"
+	if o.Password != "" {
+		user = "millrace"
+	}
 	return &ClickHouse{
 		Process:    p,
+		User:       user,
 		HTTPURL:    fmt.Sprintf("http://127.0.0.1:%d", ports[0].Number),
 		TCPAddr:    fmt.Sprintf("127.0.0.1:%d", ports[1].Number),
 		HTTPPort:   ports[0].Number,
