@@ -71,6 +71,9 @@ type Batch struct {
 
 	macs, encryptions, acls, rules, flowLogs, targets, blobs names
 	minTime, maxTime                                         int64 // of all rows
+
+	d    decoder
+	trap func(offset int64) // tests let it panic before a record
 }
 
 // NewBatch makes an empty batch with the default limits.

@@ -38,6 +38,16 @@ func (d *names) add(text string) uint32 {
 	return i
 }
 
+// seed gives the words the codes of their places when the dictionary is empty.
+func (d *names) seed(words []string) {
+	if len(d.values) > 0 {
+		return
+	}
+	for _, w := range words {
+		d.add(w)
+	}
+}
+
 func (d *names) reset() {
 	clear(d.index)
 	clear(d.values) // let go of the texts

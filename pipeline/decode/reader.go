@@ -32,6 +32,7 @@ type Reader struct {
 	ended  bool
 	err    error // why the input ended; io.EOF when it is complete
 	state  readState
+	begun  bool // a BOM may no longer come
 	inside bool // of a {"records":[...]} or [...] that must be closed
 }
 
@@ -136,24 +137,41 @@ func (r *Reader) fill() bool {
 
 // records decodes the whole records in the buffer. ok is false when nothing came
 // of it and the loop goes on.
-func (r *Reader) records(b *Batch) (Result, bool) {
-	res, n, closed := b.decodeWhole(r.rng, r.unread())
+func (r *Reader) records(b *Batch) (res Result, ok bool) {
+	res, n, how := b.decodeWhole(r.rng, r.unread())
 	r.advance(n)
 	switch {
-	case closed:
+	case how == isClosed:
 		r.advance(1)
 		r.state = atEpilogue
-	case n == 0 && !r.full():
+		return res, true
+	case how == isStray:
+		res.add(r.rest(pipeline.ReasonSyntax, "a bracket closes what was not opened"))
+		return res, true
+	case n > 0 || len(r.unread()) == 0:
+		return res, true
+	case !r.full():
 		r.fill()
 		return res, false
-	case n == 0 && r.ended:
+	case r.ended:
 		res = b.Decode(r.rng, r.unread())
 		r.inside = r.inside && len(res.Rejects) == 0 // one reject says it
 		r.advance(len(r.unread()))
-	case n == 0:
-		return r.skipRecord(), true
+		return res, true
 	}
-	return res, true
+	return r.skipRecord(), true
+}
+
+// rest refuses everything up to the end of the file.
+func (r *Reader) rest(reason pipeline.Reason, detail string) (pipeline.Reject, int64) {
+	rej := pipeline.Reject{
+		Reason: reason, Detail: detail, Scope: "range", Offset: r.rng.Offset, Excerpt: excerpt(r.unread()),
+	}
+	for r.advance(len(r.unread())); r.fill(); r.advance(len(r.unread())) {
+	}
+	r.inside = false
+	rej.Length = r.rng.Offset - rej.Offset
+	return rej, rej.Offset
 }
 
 // skipRecord passes over a record that is too long for the buffer.
@@ -162,15 +180,14 @@ func (r *Reader) skipRecord() Result {
 		Reason: pipeline.ReasonLimit, Scope: "range", Offset: r.rng.Offset, Excerpt: excerpt(r.unread()),
 		Detail: fmt.Sprintf("record longer than %d bytes", r.max),
 	}
-	var f framer
-	for {
-		n, done := f.feed(r.unread())
-		r.advance(n)
-		if done {
+	f := framer{scalar: !bytes.ContainsAny(r.unread()[:1], `{["`)}
+	for done := false; !done; {
+		var n int
+		n, done = f.feed(r.unread())
+		if r.advance(n); done {
 			rej.Scope = "record"
-			break
-		}
-		if !r.fill() {
+		} else if !r.fill() {
+			r.inside = false // one reject says it
 			break
 		}
 	}
@@ -180,16 +197,22 @@ func (r *Reader) skipRecord() Result {
 	return res
 }
 
-// framer finds the end of a bracketed value that comes in parts.
+// framer finds the end of a value that comes in parts, as frame does.
 type framer struct {
 	depth            int
 	inString, escape bool
+	scalar           bool // a number or a literal: ends before a delimiter
 }
 
 // feed takes the next part and says how much of it belongs to the value.
 func (f *framer) feed(data []byte) (n int, done bool) {
 	for i, c := range data {
 		switch {
+		case f.scalar:
+			if delimits[c] {
+				return i, true
+			}
+			continue
 		case f.escape:
 			f.escape = false
 		case f.inString:
@@ -212,15 +235,13 @@ func (f *framer) feed(data []byte) (n int, done bool) {
 // open looks at what a file begins with and goes into its records array, or
 // leaves everything to the records.
 func (r *Reader) open() {
+	if !r.begun && bytes.HasPrefix(r.unread(), []byte(bom)) {
+		r.advance(len(bom))
+	}
+	r.begun = true
 	data := r.unread()
 	p := space(data, 0)
-	if r.rng.Offset == 0 && bytes.HasPrefix(data, []byte(bom)) {
-		p = space(data, len(bom))
-	}
 	if p == len(data) {
-		if r.fill() && len(r.unread()) > p {
-			return
-		}
 		r.advance(p)
 		return
 	}

@@ -83,7 +83,7 @@ func TestBandwidthExamples(t *testing.T) {
 	}
 }
 
-func address(s string) [16]byte { return netip.MustParseAddr(s).As16() }
+func ip16(s string) [16]byte { return netip.MustParseAddr(s).As16() }
 
 func TestFirstRowsByHand(t *testing.T) {
 	rows, _, err := readAll(t, bytes.NewReader(sample(t, "vnet-docs-v4-record.compact.json")))
@@ -94,7 +94,7 @@ func TestFirstRowsByHand(t *testing.T) {
 	want := row{
 		Row: reference.Row{
 			Time: 1663146003606, Format: schemas.FormatVNet4, MAC: "112233445566",
-			Src: address("::ffff:10.0.0.6"), Dst: address("::ffff:192.0.2.180"), SrcPort: 23956, DstPort: 443, Protocol: 6,
+			Src: ip16("::ffff:10.0.0.6"), Dst: ip16("::ffff:192.0.2.180"), SrcPort: 23956, DstPort: 443, Protocol: 6,
 			Direction: schemas.DirectionOutbound, State: schemas.StateEnd, Action: schemas.ActionAllowed, Encryption: "NX",
 			PacketsSent: 3, BytesSent: 767, PacketsReceived: 2, BytesReceived: 1580,
 			ACL: "00aa00aa-bb11-cc22-dd33-44ee44ee44ee", Rule: "DefaultRule_AllowInternetOutBound", RuleKind: schemas.RuleDefault,
@@ -117,7 +117,7 @@ func TestFirstRowsByHand(t *testing.T) {
 	want = row{
 		Row: reference.Row{
 			Time: 1542110402000, Format: schemas.FormatNSG2, MAC: "000D3AF87856",
-			Src: address("::ffff:192.0.2.190"), Dst: address("::ffff:10.5.16.4"), SrcPort: 28746, DstPort: 443, Protocol: 17,
+			Src: ip16("::ffff:192.0.2.190"), Dst: ip16("::ffff:10.5.16.4"), SrcPort: 28746, DstPort: 443, Protocol: 17,
 			Direction: schemas.DirectionInbound, State: schemas.StateDenied, Action: schemas.ActionDenied,
 			ACL: "66aa66aa-bb77-cc88-dd99-00ee00ee00ee", Rule: "DefaultRule_DenyAllInBound", RuleKind: schemas.RuleDefault,
 			Target:       "/SUBSCRIPTIONS/" + sub + "/RESOURCEGROUPS/FABRIKAMRG/PROVIDERS/MICROSOFT.NETWORK/NETWORKSECURITYGROUPS/FABRIAKMVM1-NSG",

@@ -1,0 +1,160 @@
+package decode
+
+import (
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
+)
+
+// VNet flow logs, version 4: flowRecords.flows[].flowGroups[].flowTuples[].
+
+// vnetBody reads flowRecords at data[p] into rows. Depths are those of the brackets:
+// record 1, flowRecords 2, flows 3, flow 4, flowGroups 5, group 6, flowTuples 7.
+func (d *decoder) vnetBody(p int) int {
+	d.rec.body = body{of: keyFlowRecords, format: schemas.FormatVNet4}
+	return d.level(p, 2, "flows", d.vnetFlow)
+}
+
+// level reads an object of which one member is an array of objects, all else being
+// skipped, and calls f for each of these.
+func (d *decoder) level(p, depth int, name string, f func(p int) int) int {
+	seen := false
+	end := d.bodyObject(p, depth, func(key []byte, p int) int {
+		if string(key) != name && string(plainKey(key, &d.scratch)) != name {
+			return skip(d.data, p, depth+1, d.limits.Depth)
+		}
+		return d.arrayOnce(&seen, p, depth+1, name, f)
+	})
+	d.must(seen, p, name)
+	return end
+}
+
+// arrayOnce reads an array that may come once in its object.
+func (d *decoder) arrayOnce(seen *bool, p, depth int, name string, f func(p int) int) int {
+	if *seen {
+		d.flag(faultShape, "member "+name+" comes twice")
+		return skip(d.data, p, depth, d.limits.Depth)
+	}
+	*seen = true
+	if end, ok := d.isArray(p, depth, name); !ok {
+		return end
+	}
+	return walkArray(d.data, p, depth, d.limits.Depth, f)
+}
+
+// must notes a fault when the object at data[p] had no such array.
+func (d *decoder) must(seen bool, p int, name string) {
+	if !seen {
+		d.flag(faultShape, "member "+name+" is missing")
+	}
+}
+
+// textOnce reads a text that may come once in its object.
+func (d *decoder) textOnce(seen *bool, p, depth int, name string) (text []byte, end int) {
+	if *seen {
+		d.flag(faultShape, "member "+name+" comes twice")
+		return nil, skip(d.data, p, depth, d.limits.Depth)
+	}
+	*seen = true
+	return d.bodyText(p, depth, name)
+}
+
+func (d *decoder) vnetFlow(p int) int {
+	row, acl := d.n, uint32(0)
+	var flowGroups, aclID bool
+	end := d.bodyObject(p, 4, func(key []byte, p int) int {
+		switch string(plainKey(key, &d.scratch)) {
+		case "aclID":
+			again := aclID
+			text, end := d.textOnce(&aclID, p, 5, "aclID")
+			if !again {
+				acl = d.b.acls.code(text)
+			}
+			return end
+		case "flowGroups":
+			return d.arrayOnce(&flowGroups, p, 5, "flowGroups", d.vnetGroup)
+		}
+		return skip(d.data, p, 5, d.limits.Depth)
+	})
+	d.must(flowGroups, p, "flowGroups")
+	if !aclID {
+		acl = d.b.acls.code(nil)
+	}
+	fill(d.c.acl[row:d.n], acl)
+	return end
+}
+
+func (d *decoder) vnetGroup(p int) int {
+	row := d.n
+	var rule ruleCode
+	var flowTuples bool
+	end := d.bodyObject(p, 6, func(key []byte, p int) int {
+		switch string(plainKey(key, &d.scratch)) {
+		case "rule":
+			return d.rule(&rule, p, 7)
+		case "flowTuples":
+			return d.tupleArray(&flowTuples, p, 7)
+		}
+		return skip(d.data, p, 7, d.limits.Depth)
+	})
+	d.must(flowTuples, p, "flowTuples")
+	d.fillRule(rule, row)
+	return end
+}
+
+// ruleCode is the rule of some rows.
+type ruleCode struct {
+	seen bool
+	code uint32
+	kind uint8
+}
+
+func (d *decoder) rule(r *ruleCode, p, depth int) int {
+	again := r.seen
+	text, end := d.textOnce(&r.seen, p, depth, "rule")
+	if !again {
+		r.code, r.kind = d.b.rules.code(text), kindOf(text)
+	}
+	return end
+}
+
+// fillRule writes the rule to the rows from row on.
+func (d *decoder) fillRule(r ruleCode, row int) {
+	if !r.seen {
+		r.code, r.kind = d.b.rules.code(nil), kindOf(nil)
+	}
+	fill(d.c.rule[row:d.n], r.code)
+	fill(d.c.ruleKind[row:d.n], r.kind)
+}
+
+// judgeVNet decides whether the record is good and completes its rows.
+func (d *decoder) judgeVNet() (pipeline.Reason, string) {
+	if detail, ok := d.cameTwice(keyVersion, keyMAC, keyFlowLog, keyTarget, keyFlowRecords); ok {
+		return pipeline.ReasonShape, detail
+	}
+	if v := d.value(keyVersion); v != nil && !isNumber(v, '4') {
+		return pipeline.ReasonVersion, "flowLogVersion " + excerpt(v[:min(len(v), 64)])
+	}
+	mac, reason, detail := d.headText(keyMAC, &d.b.macs)
+	if reason != "" {
+		return reason, detail
+	}
+	flowLog, reason, detail := d.headText(keyFlowLog, &d.b.flowLogs)
+	if reason != "" {
+		return reason, detail
+	}
+	target, reason, detail := d.headText(keyTarget, &d.b.targets)
+	if reason != "" {
+		return reason, detail
+	}
+	if v := d.value(keyFlowRecords); v == nil || v[0] != '{' {
+		return pipeline.ReasonShape, "member flowRecords is missing, or no object"
+	}
+	if reason, detail = d.worst(); reason != "" {
+		return reason, detail
+	}
+	row := d.rec.row
+	fill(d.c.mac[row:d.n], mac)
+	fill(d.c.flowLog[row:d.n], flowLog)
+	fill(d.c.target[row:d.n], target)
+	return "", ""
+}
