@@ -147,3 +147,19 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkAppend(b *testing.B) {
+	for _, distinct := range []int{4, 300, 100_000} {
+		b.Run(fmt.Sprint(distinct), func(b *testing.B) {
+			var h HyperLogLog
+			for i := range distinct {
+				h.Add(HashUint64(uint64(i)))
+			}
+			registers := make([]Register, 0, Registers)
+			b.ReportAllocs()
+			for b.Loop() {
+				registers = h.Append(registers[:0])
+			}
+		})
+	}
+}

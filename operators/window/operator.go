@@ -90,8 +90,8 @@ func (o *Operator) Tables() []schemas.Table {
 }
 
 // Views are the reading views of the tables.
-func (o *Operator) Views() []View {
-	views := make([]View, len(o.windows))
+func (o *Operator) Views() []schemas.View {
+	views := make([]schemas.View, len(o.windows))
 	for i, w := range o.windows {
 		views[i] = w.cfg.View()
 	}

@@ -73,20 +73,13 @@ func (c Config) Table() schemas.Table {
 // flowColumn gives a column of flows that Validate found to be there.
 func flowColumn(name string) schemas.Column { return schemas.Flows.Columns[schemas.Flows.Index(name)] }
 
-// View is a reading view beside a table.
-type View struct {
-	Name    string
-	Select  string // its SELECT statement, of a table in the same database
-	Comment string
-}
-
 // View gives the view windows_<name>_merged: one row for each window and group,
 // with shards' partial rows and corrections added up.
 //
 // Shape: window_start, window_end, the group columns, overflow, rows, the sums,
 // distinct_* as estimates (UInt64), corrections (UInt64: how many correction rows
 // were added).
-func (c Config) View() View {
+func (c Config) View() schemas.View {
 	keys := append([]string{"window_start", "window_end"}, c.GroupBy...)
 	keys = append(keys, "overflow")
 	outer := append(append([]string{}, keys...), "rows")
@@ -101,7 +94,7 @@ func (c Config) View() View {
 	}
 	outer = append(outer, "corrections")
 	inner = append(inner, "sum(w.correction) AS corrections")
-	return View{
+	return schemas.View{
 		Name: "windows_" + c.Name + "_merged",
 		Select: fmt.Sprintf("SELECT %s\nFROM (\n  SELECT %s\n  FROM windows_%s AS w\n  GROUP BY %s\n)",
 			strings.Join(outer, ", "), strings.Join(inner, ", "), c.Name, strings.Join(keys, ", ")),
