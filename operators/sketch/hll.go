@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"strconv"
 
 	"github.com/zeebo/xxh3"
 )
@@ -243,8 +244,8 @@ func sigma(x float64) float64 {
 // from an expression of type Map(UInt16, UInt8) that holds the registers which are
 // not zero. Registers of several rows are merged with maxMap before.
 func EstimateSQL(registers string) string {
-	return fmt.Sprintf("if(empty(%[1]s), 0., %[2]v / "+
+	return fmt.Sprintf("if(empty(%[1]s), 0., %[2]s / "+
 		"(%[3]d * arraySum(k -> pow((%[3]d - length(%[1]s)) / %[3]d, bitShiftLeft(toUInt64(1), k)) * bitShiftLeft(toUInt64(1), k) / 2, range(1, %[4]d)) + "+
 		"%[3]d - length(%[1]s) + arraySum(v -> 1 / bitShiftLeft(toUInt64(1), v), mapValues(%[1]s))))",
-		registers, float64(alphaMM), Registers, sigmaTerms+1)
+		registers, strconv.FormatFloat(alphaMM, 'f', -1, 64), Registers, sigmaTerms+1)
 }

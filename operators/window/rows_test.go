@@ -119,15 +119,15 @@ func estimate(registers map[uint16]uint8) float64 {
 // merged adds rows of equal keys up, as the view does. Its values are printed, so
 // that cmp.Diff shows them by key.
 func merged(rows []row) map[string]string {
-	return addUp(rows, func(r row) string { return fmt.Sprintf("%s %s overflow=%d", r.table, r.key, r.overflow) })
+	return printed(addUp(rows, func(r row) string { return fmt.Sprintf("%s %s overflow=%d", r.table, r.key, r.overflow) }))
 }
 
 // totals adds rows of equal windows up.
 func totals(rows []row) map[string]string {
-	return addUp(rows, func(r row) string { return r.table + " " + r.key[:len("02T15:04:05")] })
+	return printed(addUp(rows, func(r row) string { return r.table + " " + r.key[:len("02T15:04:05")] }))
 }
 
-func addUp(rows []row, idOf func(row) string) map[string]string {
+func addUp(rows []row, idOf func(row) string) map[string]row {
 	sums := map[string]row{}
 	for _, r := range rows {
 		id := idOf(r)
@@ -149,6 +149,10 @@ func addUp(rows []row, idOf func(row) string) map[string]string {
 		}
 		sums[id] = have
 	}
+	return sums
+}
+
+func printed(sums map[string]row) map[string]string {
 	out := map[string]string{}
 	for id, r := range sums {
 		var registers []string
