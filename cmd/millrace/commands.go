@@ -5,6 +5,9 @@ import "github.com/spf13/cobra"
 // commands lists the subcommands in the order of design: one line each.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		newDemoCommand(),
+		newRunCommand(),
+		newDemoEstateCommand(),
 		newPartsCommand(),
 	}
 }

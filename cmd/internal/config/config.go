@@ -51,6 +51,8 @@ type Config struct {
 type Account struct {
 	Name     string `yaml:"name"`
 	Endpoint string `yaml:"endpoint"` // blob endpoint
+	// Aliases are further endpoints under which notifications name the account.
+	Aliases []string `yaml:"aliases"`
 	// Containers that may be read, by exact name.
 	Containers []string `yaml:"containers"`
 	// Key names the account key, SAS a shared access signature: one of them.
@@ -172,6 +174,9 @@ func (c Config) Validate() error {
 		key := fmt.Sprintf("accounts[%d]", i)
 		check(a.Name != "", key+".name", "missing")
 		check(isURL(a.Endpoint), key+".endpoint", "%q is no http(s) address: give the blob endpoint, such as https://NAME.blob.core.windows.net", a.Endpoint)
+		for j, alias := range a.Aliases {
+			check(isURL(alias), fmt.Sprintf("%s.aliases[%d]", key, j), "%q is no http(s) address", alias)
+		}
 		check(len(a.Containers) > 0, key+".containers", "missing: name the containers that may be read")
 		check(a.Key.Set() != a.SAS.Set(), key, "want exactly one of key and sas, each as {env: NAME} or {file: PATH}")
 	}

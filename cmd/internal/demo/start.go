@@ -148,6 +148,7 @@ memory_budget_mib: 192
 accounts:
   - name: %q
     endpoint: %q
+    aliases: ["https://%s.blob.core.windows.net"]
     containers: [%s]
     key: {env: %s}
 eventhubs:
@@ -158,7 +159,7 @@ sweeper:
 clickhouse:
   url: %q
   database: %q
-`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.azurite.Endpoint,
+`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.azurite.Endpoint, d.cfg.Traffic.Account,
 		strings.Join(containers, ", "), EnvStorageKey, EnvEventHubs, Hub, d.url, d.database)
 	d.configFile = d.path("millrace.yaml")
 	return os.WriteFile(d.configFile, []byte(text), 0o600)

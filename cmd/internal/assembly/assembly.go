@@ -1,0 +1,256 @@
+// Package assembly makes a running pipeline out of a configuration: it opens the
+// ledger and the target, makes the sources, the reader and the operators, and
+// hands them to the engine.
+//
+// Open starts nothing that outlives it but connections; the caller runs the engine
+// and closes the pipeline.
+package assembly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow/memory"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/operators/window"
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/announce"
+	"github.com/millrace/millrace/pipeline/blob"
+	"github.com/millrace/millrace/pipeline/decode"
+	"github.com/millrace/millrace/pipeline/engine"
+	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/source/listing"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/sinks/clickhouse"
+)
+
+// Deps are what the caller brings.
+type Deps struct {
+	Meter  metric.Meter
+	Tracer trace.Tracer
+	Logger *slog.Logger
+}
+
+// Pipeline is an assembled pipeline.
+type Pipeline struct {
+	Engine *engine.Engine
+	Reader *blob.Reader
+	Sink   *clickhouse.Sink
+
+	directory *ledger.Directory
+	store     *blob.AzureStore
+}
+
+// Open assembles a pipeline.
+//
+// Errors: every fault of the configuration's parts; a ledger that another process
+// uses; a target that breaks the promise.
+func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err error) {
+	p = &Pipeline{}
+	defer func() {
+		if err != nil {
+			p.Close()
+			p = nil
+		}
+	}()
+	operators := func() ([]pipeline.Operator, error) {
+		op, err := window.New(cfg.Windows, memory.DefaultAllocator)
+		if err != nil {
+			return nil, err
+		}
+		return []pipeline.Operator{op}, nil
+	}
+	if err := p.openStore(cfg); err != nil {
+		return nil, err
+	}
+	if p.Sink, err = OpenSink(cfg); err != nil {
+		return nil, err
+	}
+	views, err := views(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+		return nil, err
+	}
+	book, err := p.openLedger(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := p.sources(ctx, cfg, deps, book)
+	if err != nil {
+		return nil, err
+	}
+	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
+		Ledger: book, Sources: sources, Reader: p.Reader, Sink: p.Sink, Checkpoints: p.Sink, Operators: operators,
+		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
+	})
+	return p, err
+}
+
+// Close frees what Open took. The engine must have ended.
+func (p *Pipeline) Close() {
+	if p.Sink != nil {
+		_ = p.Sink.Close() // nothing is buffered in it
+	}
+	if p.store != nil {
+		p.store.Close()
+	}
+	if p.directory != nil {
+		_ = p.directory.Close() // gives the lock back
+	}
+}
+
+// OpenSink gives the sink for every table that the pipeline writes.
+func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
+	password, err := cfg.ClickHouse.Password.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse.password: %w", err)
+	}
+	op, err := window.New(cfg.Windows, memory.DefaultAllocator)
+	if err != nil {
+		return nil, err
+	}
+	defer op.Release()
+	c := clickhouse.DefaultConfig()
+	c.URL, c.Database, c.User, c.Password = cfg.ClickHouse.URL, cfg.ClickHouse.Database, cfg.ClickHouse.User, clickhouse.Secret(password.Reveal())
+	return clickhouse.New(c, append([]schemas.Table{schemas.Flows, schemas.Quarantine}, op.Tables()...))
+}
+
+func views(cfg config.Config) ([]schemas.View, error) {
+	op, err := window.New(cfg.Windows, memory.DefaultAllocator)
+	if err != nil {
+		return nil, err
+	}
+	defer op.Release()
+	var out []schemas.View
+	for _, v := range op.Views() {
+		out = append(out, schemas.View(v))
+	}
+	return out, nil
+}
+
+func engineConfig(cfg config.Config) engine.Config {
+	c := engine.DefaultConfig()
+	c.Shard.MaxBatchAge, c.Shard.OutOfOrderness = cfg.MaxBatchAge, cfg.OutOfOrderness
+	c.BudgetBytes = cfg.MemoryBudget << 20
+	return c
+}
+
+// openStore makes the clients of the storage accounts and the reader over them.
+func (p *Pipeline) openStore(cfg config.Config) error {
+	var accounts []blob.AccountConfig
+	var faults []error
+	for i, a := range cfg.Accounts {
+		key, err := a.Key.Resolve()
+		faults = append(faults, prefixed(err, "accounts[%d].key", i))
+		sas, err := a.SAS.Resolve()
+		faults = append(faults, prefixed(err, "accounts[%d].sas", i))
+		accounts = append(accounts, blob.AccountConfig{Name: a.Name, Endpoint: a.Endpoint, SharedKey: key, SAS: sas})
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	var err error
+	if p.store, err = blob.NewAzureStore(accounts); err != nil {
+		return err
+	}
+	c := blob.DefaultConfig(decode.SplitRecords)
+	c.ChunkBytes, c.MaxRecordBytes = 4<<20, 32<<20
+	p.Reader, err = blob.New(c, p.store)
+	return err
+}
+
+func prefixed(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// openLedger locks the ledger's folder and takes the ledger over.
+func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config) (*ledger.Ledger, error) {
+	var err error
+	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	start, err := cfg.StartTime(now)
+	if err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	fresh := ledger.Info{Shards: cfg.Shards, Created: now, Start: start}
+	return ledger.Open(ctx, p.directory, fresh, func(ctx context.Context, name string, shards int) (uint16, error) {
+		return p.Sink.RegisterLedger(ctx, name, shards, cfg.ClickHouse.AllowNonEmpty)
+	})
+}
+
+// sources makes the event hubs and the sweeper.
+func (p *Pipeline) sources(_ context.Context, cfg config.Config, deps Deps, book *ledger.Ledger) ([]pipeline.Source, error) {
+	parser, err := announce.New(announceAccounts(cfg))
+	if err != nil {
+		return nil, err
+	}
+	ignored, err := deps.Meter.Int64Counter("millrace.events.ignored", metric.WithUnit("{event}"), metric.WithDescription("Events that announce nothing to read, by reason."))
+	if err != nil {
+		return nil, err
+	}
+	var sources []pipeline.Source
+	for i, h := range cfg.EventHubs {
+		s, err := eventHub(h, cfg.State, parser, ignored, deps)
+		if err != nil {
+			return nil, fmt.Errorf("eventhubs[%d]: %w", i, err)
+		}
+		sources = append(sources, s)
+	}
+	if cfg.Sweeper.Interval > 0 {
+		s, err := p.sweeper(cfg, deps, book.Info().Start)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+func announceAccounts(cfg config.Config) []announce.Account {
+	var out []announce.Account
+	for _, a := range cfg.Accounts {
+		out = append(out, announce.Account{Name: a.Name, Endpoint: a.Endpoint, Aliases: a.Aliases, Containers: a.Containers})
+	}
+	return out
+}
+
+func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipeline.Source, error) {
+	var containers []listing.Container
+	for _, a := range cfg.Accounts {
+		for _, c := range a.Containers {
+			containers = append(containers, listing.Container{Account: a.Name, Container: c})
+		}
+	}
+	c := listing.DefaultConfig(start, containers...)
+	c.Interval, c.Discover, c.Log = cfg.Sweeper.Interval, 6*cfg.Sweeper.Interval, deps.Logger
+	return listing.New(c, p.store)
+}
+
+// patiently waits for a target that is still starting.
+func patiently(ctx context.Context, log *slog.Logger, f func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := f()
+		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= 30 {
+			return err
+		}
+		log.Warn("target is not there yet", "cause", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
