@@ -93,10 +93,6 @@ type Unit struct {
 	// Clock is when a unit of a blob without an hour in its path was fetched, ms UTC:
 	// it bounds the event times of such a unit. 0 for all others.
 	Clock int64 `json:"clock,omitempty"`
-	// Replay marks a range that is read again out of quarantine: it moves no offset.
-	Replay bool `json:"replay,omitempty"`
-	// Ordinals picks tuples of a replayed record; empty means all of them.
-	Ordinals []uint32 `json:"ordinals,omitempty"`
 }
 
 // End is the offset behind the unit's last byte.

@@ -92,7 +92,7 @@ func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) {
 	lowest, highest := timeBounds(*u, r.e.cfg.Shard.KeepOffsets)
 	result := r.decoded.Decode(decode.Range{
 		Blob: u.Blob.String(), Generation: u.Generation, Offset: u.Offset,
-		MinTime: lowest, MaxTime: highest, Ordinals: u.Ordinals,
+		MinTime: lowest, MaxTime: highest,
 	}, data)
 	u.Rows, u.Quarantined = int64(result.Rows), int64(len(result.Rejects))
 	if result.Rows > 0 {

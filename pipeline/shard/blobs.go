@@ -167,9 +167,6 @@ func (c *Core) decoded(e Decoded) {
 // advance moves the position and the stream's time over a unit. Live and recovery
 // take the same way.
 func (c *Core) advance(u pipeline.Unit, seq uint64, now time.Time) {
-	if u.Replay {
-		return
-	}
 	b := c.blobs[u.Blob]
 	if b == nil {
 		b = &blobState{id: u.Blob}
