@@ -254,7 +254,6 @@ func (w *world) chunk(job shard.JobID, err error) shard.Event {
 	return shard.Decoded{Job: job, Unit: units[0]}
 }
 
-
 // land answers truthfully, or loses the answer before or after the insert, or
 // lets the insert arrive much later.
 func (w *world) land(in insert) shard.Event {
