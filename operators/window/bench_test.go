@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,6 +100,28 @@ func benchmarkApply(b *testing.B, cfg []Config, hosts int) {
 	// What a core does, also when others use it.
 	b.ReportMetric(float64(rows)*float64(n)/(cpuTime()-before).Seconds()/1e6, "Mrow/cpu-s")
 	b.ReportMetric(float64(out)/float64(n)*batches, "groups/close")
+}
+
+// BenchmarkSortPairs compares the two ways of sorting a window's groups.
+func BenchmarkSortPairs(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 21))
+	pairs := make([]pair, 20_000)
+	for i := range pairs {
+		pairs[i] = pair{rng.Uint64() >> 24, uint32(i)}
+	}
+	scratch := make([]pair, len(pairs))
+	b.Run("digits", func(b *testing.B) {
+		for b.Loop() {
+			copy(scratch, pairs)
+			sortPairs(scratch)
+		}
+	})
+	b.Run("compare", func(b *testing.B) {
+		for b.Loop() {
+			copy(scratch, pairs)
+			slices.SortFunc(scratch, comparePairs)
+		}
+	})
 }
 
 // cpuTime is what the process has used of its cores, collection of garbage included.

@@ -96,21 +96,15 @@ const (
 // sortPairs sorts by prefix, equal prefixes by entry. pairs comes in the order of
 // entries and may be overwritten.
 //
-// By digits, lowest first: 20,000 groups take about 0.3 ms, a quarter of what
-// slices.SortFunc takes over pairs (BenchmarkSortPairs). To be deleted when windows
-// have few groups.
+// By digits, lowest first: a fifth of the time of comparing at 20,000 groups
+// (BenchmarkSortPairs). To be deleted when windows have few groups.
 func sortPairs(pairs []pair) []pair {
 	var varying uint64
 	for _, p := range pairs {
 		varying |= p.prefix
 	}
 	if len(pairs) < radixRows {
-		slices.SortFunc(pairs, func(a, b pair) int {
-			if c := cmp.Compare(a.prefix, b.prefix); c != 0 {
-				return c
-			}
-			return cmp.Compare(a.entry, b.entry)
-		})
+		slices.SortFunc(pairs, comparePairs)
 		return pairs
 	}
 	other := make([]pair, len(pairs))
@@ -134,6 +128,13 @@ func sortPairs(pairs []pair) []pair {
 		pairs, other = other, pairs
 	}
 	return pairs
+}
+
+func comparePairs(a, b pair) int {
+	if c := cmp.Compare(a.prefix, b.prefix); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.entry, b.entry)
 }
 
 // sortTies sorts the entries of equal prefixes by their whole keys.
