@@ -13,7 +13,7 @@ import (
 )
 
 // tight are limits that small inputs can reach.
-var tight = Limits{Depth: 9, Text: 60, Tuples: 4, Members: 12, Rejects: 3}
+var tight = Limits{Depth: 9, Text: 300, Tuples: 4, Members: 12, Rejects: 3}
 
 // agree decodes with both decoders and compares everything but the details.
 func agree(t testing.TB, r Range, limits Limits, data []byte) {

@@ -62,8 +62,13 @@ type decoder struct {
 	scratch []byte   // of unescape
 	mac     [12]byte // of macText
 	times   times
-	tail    tail
-	wanted  map[uint32]bool // r.Ordinals
+
+	// The first eight digits of the last tuple's time, and what five of them are worth in ms.
+	timeText uint64
+	timeBase int64
+
+	tail   tail
+	wanted map[uint32]bool // r.Ordinals
 }
 
 func (b *Batch) start(r Range, data []byte, whole bool) *decoder {
@@ -77,7 +82,7 @@ func (b *Batch) start(r Range, data []byte, whole bool) *decoder {
 			d.wanted[o] = true
 		}
 	}
-	d.times = timesOf(r)
+	d.times, d.timeText, d.timeBase = timesOf(r), digitZeros, 0
 	d.tail.start(data)
 	b.encryptions.seed(encryptionWords[:])
 	return d

@@ -59,7 +59,7 @@ func (d *decoder) tupleArray(seen *bool, p, depth int) int {
 	if depth > d.limits.Depth {
 		return broken
 	}
-	fast := d.rec.body.format == schemas.FormatVNet4 && d.wanted == nil
+	fast := d.rec.body.format == schemas.FormatVNet4 && d.wanted == nil && d.limits.Text >= windowBytes
 	p = space(d.data, p+1)
 	for p < len(d.data) {
 		if d.data[p] == ']' {
