@@ -235,7 +235,7 @@ func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipel
 		}
 	}
 	c := listing.DefaultConfig(start, containers...)
-	c.Interval, c.Discover, c.Log = cfg.Sweeper.Interval, 6*cfg.Sweeper.Interval, deps.Logger
+	c.Interval, c.Discover, c.Log = cfg.Sweeper.Interval, cfg.Sweeper.Discover, deps.Logger
 	return listing.New(c, p.store)
 }
 

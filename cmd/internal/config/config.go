@@ -73,6 +73,9 @@ type Sweeper struct {
 	// Interval between two listings of the current and the previous hour. Default
 	// 10m; 0s switches the sweeper off.
 	Interval time.Duration `yaml:"interval"`
+	// Discover is the time between two walks over the folders, which find network
+	// interfaces that no notification told of. Default 1h, at least interval.
+	Discover time.Duration `yaml:"discover"`
 }
 
 // ClickHouse is where rows land.
@@ -121,7 +124,7 @@ func (r Reference) Resolve() (secret.Secret, error) {
 func Default() Config {
 	return Config{
 		Shards: 4, Listen: "127.0.0.1:9464", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
-		Sweeper:    Sweeper{Interval: 10 * time.Minute},
+		Sweeper:    Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
 		ClickHouse: ClickHouse{Database: "millrace", User: "default"},
 		Windows:    window.DefaultWindows(),
 	}
@@ -186,6 +189,7 @@ func (c Config) Validate() error {
 		check(h.ConnectionString.Set(), key+".connection_string", "missing: {env: NAME} or {file: PATH}")
 	}
 	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
+	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	check(isURL(c.ClickHouse.URL), "clickhouse.url", "%q is no http(s) address, such as http://127.0.0.1:8123", c.ClickHouse.URL)
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
 	return errors.Join(faults...)

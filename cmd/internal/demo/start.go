@@ -156,6 +156,7 @@ eventhubs:
     hub: %s
 sweeper:
   interval: 5s
+  discover: 10s
 clickhouse:
   url: %q
   database: %q

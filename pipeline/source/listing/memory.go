@@ -78,3 +78,10 @@ func (m *memory) len() int64 {
 	defer m.mu.Unlock()
 	return m.n
 }
+
+// clear forgets everything.
+func (m *memory) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hours, m.n = nil, 0
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type state struct {
 	Container
 	roots      map[string]*root
 	discovered time.Time // beginning of the last walk that saw everything
+	missing    bool      // the container does not exist
 }
 
 // root is a folder right above the y= part of flow logs.
@@ -129,7 +131,18 @@ func (s *Source) pass(ctx context.Context, now time.Time, emit func(context.Cont
 	roots := 0
 	for _, c := range s.containers {
 		if len(c.roots) == 0 || now.Sub(c.discovered) >= s.cfg.Discover {
-			if err := note(s.discover(gctx, c, now)); err != nil {
+			err := s.discover(gctx, c, now)
+			if errors.Is(err, fs.ErrNotExist) {
+				// The cloud makes the container with the first log: no fault, but a name that
+				// is spelled wrong looks the same, so it is said once.
+				if !c.missing {
+					s.cfg.Log.Info("container does not exist yet", "account", c.Account, "container", c.Container.Container)
+				}
+				c.missing = true
+				continue
+			}
+			c.missing = false
+			if err := note(err); err != nil {
 				break
 			}
 		}
