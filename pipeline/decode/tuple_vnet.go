@@ -131,7 +131,7 @@ func (w *window) octet(end, n int) (v, bad uint32) {
 	b := (w.u32(end-4) ^ 0x30303030) & (^uint32(0) << ((32 - 8*uint32(n)) & 31))
 	v = b>>8&0xff*100 + b>>16&0xff*10 + b>>24
 	least := uint32(0x640a0000) >> (8 * uint32(n)) & 0xff // 0, 10, 100
-	return v, v - least | 255 - v
+	return v, (v - least) | (255 - v)
 }
 
 // fastTuple reads the tuple that begins at w[0] into row n and gives the offset
