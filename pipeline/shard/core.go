@@ -39,6 +39,7 @@ type Config struct {
 
 	BaseEvery   time.Duration // a base is written after this time
 	BaseBatches uint64        // ... or this many batches
+	BaseBytes   int64         // ... or this much input: what a restart reads again at most
 	KeepOffsets time.Duration // positions are kept so long behind their blob's hour
 	RetryMin    time.Duration // first wait after a transient error, doubled each time
 	RetryMax    time.Duration
@@ -50,7 +51,7 @@ func DefaultConfig() Config {
 		MaxBatchAge: 5 * time.Second, MaxBatchBytes: 64 << 20, MaxBatchRows: 400_000,
 		MaxInFlight: 2, MaxFetches: 4,
 		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute,
-		BaseEvery: time.Minute, BaseBatches: 256, KeepOffsets: 50 * time.Hour,
+		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 32 << 20, KeepOffsets: 50 * time.Hour,
 		RetryMin: 100 * time.Millisecond, RetryMax: 10 * time.Second,
 	}
 }
@@ -75,16 +76,17 @@ type Core struct {
 	watermark pipeline.Watermark
 	lastSeal  time.Time
 
-	epoch    uint64
-	landing  int  // Land actions that were not answered
-	doubt    bool // some landing is in doubt: fence, probe, then go on
-	fencing  bool
-	doneSeq  uint64 // landed without a gap
-	durable  uint64 // ... and the ledger says so
-	heading  bool   // a WriteHead was not answered
-	baseSeq  uint64 // of the newest base
-	baseTime time.Time
-	basing   bool
+	epoch       uint64
+	landing     int  // Land actions that were not answered
+	doubt       bool // some landing is in doubt: fence, probe, then go on
+	fencing     bool
+	doneSeq     uint64 // landed without a gap
+	durable     uint64 // ... and the ledger says so
+	heading     bool   // a WriteHead was not answered
+	baseSeq     uint64 // of the newest base
+	baseTime    time.Time
+	sealedBytes int64 // input of the batches sealed since the newest base was taken
+	basing      bool
 
 	replays  []pipeline.Manifest // to replay
 	live     bool
@@ -312,9 +314,10 @@ func (c *Core) seal() {
 		Batch: pipeline.NewBatchID(c.cfg.Ledger, c.cfg.Shard, c.nextSeq), Ledger: c.cfg.Ledger, Shard: c.cfg.Shard, Seq: c.nextSeq,
 		Epoch: c.epoch, Created: c.now.UnixMilli(), Watermark: c.watermark, Idle: c.idleStreams(), Units: c.open.units,
 	}
-	if last || c.now.Sub(c.baseTime) >= c.cfg.BaseEvery || c.nextSeq-c.baseSeq >= c.cfg.BaseBatches {
+	c.sealedBytes += c.open.bytes
+	if last || c.now.Sub(c.baseTime) >= c.cfg.BaseEvery || c.nextSeq-c.baseSeq >= c.cfg.BaseBatches || c.sealedBytes >= c.cfg.BaseBytes {
 		b.base = c.snapshot(c.nextSeq)
-		c.baseTime = c.now
+		c.baseTime, c.sealedBytes = c.now, 0
 	}
 	c.batches = append(c.batches, b)
 	c.nextSeq++

@@ -116,7 +116,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 func (w *world) config() shard.Config {
 	c := shard.DefaultConfig()
 	c.MaxBatchAge, c.MaxBatchBytes, c.MaxBatchRows = time.Second, 5000, 1<<40
-	c.BaseEvery, c.BaseBatches = 5*time.Second, 4
+	c.BaseEvery, c.BaseBatches, c.BaseBytes = 5*time.Second, 4, 20_000
 	c.Start = w.now.Add(-24 * time.Hour)
 	c.Epoch = w.book.Epoch() << 20
 	return c

@@ -24,6 +24,7 @@ import (
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/deploy/local/servers"
 	"github.com/millrace/millrace/pipeline/engine"
+	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
 // Config of a demo.
@@ -86,7 +87,6 @@ type demo struct {
 	azurite    *servers.Azurite
 	estate     *process.Process
 	pipeline   *process.Process
-	children   []*process.Process // everything started, in order
 
 	url         string // of ClickHouse
 	database    string
@@ -97,6 +97,7 @@ type demo struct {
 	configFile  string
 	truthFile   string
 	http        *http.Client
+	sink        *clickhouse.Sink // for questions; made when first needed
 
 	fed      time.Time // when the estate began
 	firstRow time.Duration
@@ -265,6 +266,10 @@ func (d *demo) show(ctx context.Context) {
 		return
 	}
 	p := d.lastSeen
+	// The table, not the pipeline, says what has landed: pipelines are killed here.
+	if n, err := d.count(ctx, "SELECT count() FROM flows"); err == nil {
+		p.Landed = int64(n)
+	}
 	if d.firstRow == 0 && p.Landed > 0 {
 		d.firstRow = time.Since(d.began)
 	}

@@ -118,14 +118,7 @@ func (d *demo) compare(ctx context.Context, truth traffic.Truth) (Result, []stri
 	if r.BytesInBlobs > 0 {
 		r.FetchRatio = float64(r.BytesFetched) / float64(r.BytesInBlobs)
 	}
-	cfg := clickhouse.DefaultConfig()
-	cfg.URL, cfg.Database = d.url, d.database
-	sink, err := clickhouse.New(cfg, nil)
-	if err != nil {
-		return r, nil, err
-	}
-	defer sink.Close()
-	conn, err := sink.Conn()
+	conn, err := d.tables()
 	if err != nil {
 		return r, nil, err
 	}
@@ -134,13 +127,34 @@ func (d *demo) compare(ctx context.Context, truth traffic.Truth) (Result, []stri
 		return r, nil, err
 	}
 	notes := r.judge(truth, blobs, d.cfg.Keep)
-	if err := conn.QueryRow(ctx, "SELECT sum(rows) FROM windows_traffic_1m").Scan(&r.RowsInWindows); err != nil {
+	if r.RowsInWindows, err = d.count(ctx, "SELECT sum(rows) FROM windows_traffic_1m"); err != nil {
 		return r, nil, err
 	}
-	if err := conn.QueryRow(ctx, "SELECT count() FROM quarantine").Scan(&r.Quarantined); err != nil {
-		return r, nil, err
+	r.Quarantined, err = d.count(ctx, "SELECT count() FROM quarantine")
+	return r, notes, err
+}
+
+// tables gives a connection to the demo's database; it is closed with the demo.
+func (d *demo) tables() (driver.Conn, error) {
+	if d.sink == nil {
+		cfg := clickhouse.DefaultConfig()
+		cfg.URL, cfg.Database = d.url, d.database
+		sink, err := clickhouse.New(cfg, nil)
+		if err != nil {
+			return nil, err
+		}
+		d.sink = sink
 	}
-	return r, notes, nil
+	return d.sink.Conn()
+}
+
+// count asks for one number.
+func (d *demo) count(ctx context.Context, sql string) (n uint64, err error) {
+	conn, err := d.tables()
+	if err != nil {
+		return 0, err
+	}
+	return n, conn.QueryRow(ctx, sql).Scan(&n)
 }
 
 func landedBlobs(ctx context.Context, conn driver.Conn) (map[string]landed, error) {

@@ -228,6 +228,9 @@ func (d *demo) running() []*process.Process {
 }
 
 func (d *demo) stopAll() {
+	if d.sink != nil {
+		_ = d.sink.Close() // nothing is buffered in it
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, p := range d.running() {
