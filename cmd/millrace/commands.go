@@ -7,6 +7,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newDemoCommand(),
 		newRunCommand(),
+		newDecodeCommand(),
 		newDemoEstateCommand(),
 		newPartsCommand(),
 	}
