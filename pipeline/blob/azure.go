@@ -233,6 +233,9 @@ func credential(c AccountConfig) (*url.URL, credentials, error) {
 	if err != nil {
 		return nil, credentials{}, err
 	}
+	if c.Token != nil && u.Scheme != "https" {
+		return nil, credentials{}, errors.New("an identity needs an https endpoint: its tokens do not travel in the clear")
+	}
 	out := credentials{token: c.Token, sas: strings.TrimPrefix(sas, "?")}
 	if key != "" {
 		if out.key, err = service.NewSharedKeyCredential(name, key); err != nil {

@@ -78,7 +78,6 @@ func network(err error) (Kind, string) {
 		refused *addressError
 		name    *net.DNSError
 		op      *net.OpError
-		final   interface{ NonRetriable() }
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -91,9 +90,9 @@ func network(err error) (Kind, string) {
 		return KindUnavailable, op.Error()
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return KindUnavailable, "the connection was closed"
-	case errors.As(err, &final):
-		return KindOther, err.Error()
 	}
+	// Among the rest are identities that give no token just now, which the SDK calls
+	// final; whether it passes only time can tell.
 	return KindUnavailable, err.Error()
 }
 

@@ -103,5 +103,5 @@ type Response struct {
 // Split finds the end of the last whole record in data, which begins behind a
 // record's end or behind the opening bracket of the records array, so possibly
 // with white space or a comma. closed says that the array's closing bracket was
-// reached. Without a whole record, end is 0.
+// reached; end may then be the bracket's place. Without a whole record, end is 0.
 type Split func(data []byte) (end int, closed bool)

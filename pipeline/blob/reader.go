@@ -160,7 +160,7 @@ type pass struct {
 	pos     Position // moves with each chunk
 	budget  Budget
 	emit    func(Chunk) error
-	size    int64 // of the next chunk: grows when a record does not fit
+	size    int64 // of a chunk: grows when a record does not fit, and stays so
 	emitted bool
 }
 
@@ -293,7 +293,7 @@ func (p *pass) chunk(ctx context.Context, s *stream, carry []byte, fresh bool) (
 
 func (p *pass) give(c Chunk) error {
 	p.pos.End, p.pos.Tail = c.End(), c.Tail
-	p.emitted, p.size = true, p.reader.cfg.ChunkBytes
+	p.emitted = true
 	p.reader.count.chunks.Add(1)
 	p.reader.count.chunkBytes.Add(int64(len(c.Data)))
 	return p.emit(c)
@@ -344,7 +344,9 @@ func (p *pass) cut(region []byte, whole bool) (end int, closed bool) {
 	if end < 0 || end > len(region) {
 		panic(fmt.Sprintf("BUG: split gives end %d of %d bytes", end, len(region)))
 	}
-	return end, closed
+	// What stands between the last record and the bracket belongs to the footer: the
+	// next record will be written in front of it.
+	return len(bytes.TrimRight(region[:end], space+",")), closed
 }
 
 // grow asks for a larger buffer, up to the limit.

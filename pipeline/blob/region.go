@@ -26,6 +26,9 @@ func findHeader(data []byte) (end int, found bool, reason string) {
 	if bytes.HasPrefix(data, []byte(header)) {
 		return len(header), true, ""
 	}
+	if len(data) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, data) {
+		return 0, false, ""
+	}
 	mark := len(data)
 	data = bytes.TrimPrefix(data, byteOrderMark)
 	mark -= len(data)
@@ -105,10 +108,10 @@ func closedBy(region []byte) (int, bool) {
 }
 
 // footer says whether rest, which begins behind the last record, is the end of a
-// flow log: the closing bracket and then a brace or other members. Bytes that are
-// not there yet are no fault.
+// flow log: the closing bracket, perhaps behind a comma too many, and then a brace
+// or other members. Bytes that are not there yet are no fault.
 func footer(rest []byte) bool {
-	rest = bytes.TrimLeft(rest, space)
+	rest = bytes.TrimLeft(rest, space+",")
 	if len(rest) == 0 {
 		return true
 	}
