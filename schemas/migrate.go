@@ -97,8 +97,12 @@ func (t Table) incompatible(have Existing) error {
 	return errors.Join(faults...)
 }
 
-// squeeze drops what ClickHouse may print differently: blanks and backquotes.
+// squeeze drops what ClickHouse may print differently: blanks, backquotes, and
+// parentheses around a single name.
 func squeeze(s string) string {
+	if inner, ok := strings.CutPrefix(s, "("); ok && strings.HasSuffix(inner, ")") && !strings.ContainsAny(inner[:len(inner)-1], "(),") {
+		s = inner[:len(inner)-1]
+	}
 	return strings.Map(func(r rune) rune {
 		if r == ' ' || r == '`' || r == '\n' {
 			return -1

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,12 +108,33 @@ func (c *client) request(ctx context.Context, params url.Values, body io.Reader)
 	return req, nil
 }
 
-// exec runs one statement that has no rows to send and gives the answer's text.
-// database is what unqualified names mean; "" means the user's default, which is
-// needed before the database exists.
+// honest are settings that go with every question and statement of our own: a
+// profile must not answer a probe from a cache, or leave out rows without saying
+// so.
+var honest = []string{
+	"use_query_cache=0",
+	"limit=0",
+	"offset=0",
+	"max_rows_to_read=0",
+	"max_bytes_to_read=0",
+	"read_overflow_mode=throw",
+	"result_overflow_mode=throw",
+	"timeout_overflow_mode=throw",
+	"aggregate_functions_null_for_empty=0",
+	"join_use_nulls=0",
+}
+
+// exec runs one statement of our own that has no rows to send and gives the
+// answer's text. database is what unqualified names mean; "" means the user's
+// default, which is needed before the database exists.
 //
 // Errors: *ServerError when the server answered.
 func (c *client) exec(ctx context.Context, database, sql string, settings ...string) (string, error) {
+	return c.execRaw(ctx, database, sql, slices.Concat(honest, settings)...)
+}
+
+// execRaw is exec without settings of our own: for what people ask.
+func (c *client) execRaw(ctx context.Context, database, sql string, settings ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
 	defer cancel()
 	params := url.Values{}
@@ -138,11 +161,13 @@ type outcome struct {
 	// connected is set once a connection was there: from then on bytes may have
 	// reached the server.
 	connected bool
+	// written is how many rows the server says it wrote; -1 when it does not say.
+	written int64
 }
 
 // send posts a body that is streamed, without any deadline.
 func (c *client) send(ctx context.Context, params url.Values, body io.Reader) (outcome, error) {
-	var out outcome
+	out := outcome{written: -1}
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { out.connected = true }}
 	req, err := c.request(httptrace.WithClientTrace(ctx, trace), params, body)
 	if err != nil {
@@ -153,12 +178,28 @@ func (c *client) send(ctx context.Context, params url.Values, body io.Reader) (o
 		return out, withoutURL(err)
 	}
 	text, err := answer(resp)
+	out.written = writtenRows(resp.Header)
 	if err == nil && text != "" {
 		// An INSERT answers nothing. Text behind a good status is an exception that
 		// came after the headers, or the page of something in between.
 		err = fmt.Errorf("unexpected text in the answer: %s", shorten(text))
 	}
 	return out, err
+}
+
+// writtenRows reads the server's own count out of the summary of a response.
+func writtenRows(h http.Header) int64 {
+	var summary struct {
+		Written string `json:"written_rows"`
+	}
+	if json.Unmarshal([]byte(h.Get("X-ClickHouse-Summary")), &summary) != nil {
+		return -1
+	}
+	n, err := strconv.ParseInt(summary.Written, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // answer reads a response to its end.

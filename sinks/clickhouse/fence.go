@@ -50,7 +50,7 @@ func (s *Sink) Fence(ctx context.Context, ledger uint16, shard int, epoch uint64
 
 // readFence gives the highest epoch that the server knows; 0 when none.
 func (s *Sink) readFence(ctx context.Context, ledger uint16, shard int) (uint64, error) {
-	text, err := s.client.exec(ctx, s.client.config.Database, fmt.Sprintf("SELECT max(epoch) FROM %s WHERE ledger = %d AND shard = %d FORMAT TabSeparated",
+	text, err := s.client.exec(ctx, s.client.config.Database, fmt.Sprintf("SELECT ifNull(max(epoch), 0) FROM %s WHERE ledger = %d AND shard = %d FORMAT TabSeparated",
 		s.name(schemas.Fence.Name), ledger, shard))
 	if err != nil {
 		return 0, err

@@ -1,18 +1,13 @@
 package clickhouse
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/apache/arrow/go/v17/arrow"
-	"github.com/apache/arrow/go/v17/arrow/ipc"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
@@ -20,7 +15,8 @@ import (
 
 // insertSettings go with every INSERT of a piece. Together they make one record
 // batch one block, hence one part in one partition, and take away every freedom
-// of the server to drop, split or delay rows. CheckSettings asserts them at start.
+// of the server to split or delay rows. Those of honest go along, so that a profile
+// cannot drop rows either. CheckSettings asserts them at start.
 var insertSettings = []string{
 	"async_insert=0",       // The answer means: the part is there.
 	"insert_deduplicate=0", // See the package comment: no tokens.
@@ -46,7 +42,6 @@ var newerSettings = []string{
 	"max_insert_block_size_bytes=0",
 	"use_strict_insert_block_limits=0",
 	"input_format_max_block_size_bytes=0",
-	"use_query_cache=0",
 }
 
 // Land makes one INSERT of the piece; see pipeline.Sink.
@@ -80,7 +75,7 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 // insert sends one fenced INSERT and says what came of it.
 func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece, extra []string) error {
 	id := s.queryID(batch, t.Name, piece.Partition, epoch)
-	params := s.insertParams(id, s.statement(t, batch, epoch), insertSettings, extra)
+	params := s.insertParams(id, s.statement(t, batch, epoch), honest, insertSettings, extra)
 	watched, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watcher := make(chan struct{})
@@ -89,6 +84,11 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 		s.watch(watched, id, cancel)
 	}()
 	out, err := s.post(watched, params, piece.Record)
+	if err == nil && out.written >= 0 && out.written < piece.Rows {
+		// Some setting or policy of the server dropped rows without an error. The probe
+		// will find a piece that is not whole, which stops the shard.
+		err = fmt.Errorf("the server wrote %d of %d rows", out.written, piece.Rows)
+	}
 	if why := context.Cause(watched); err != nil && why != nil {
 		err = fmt.Errorf("%w: %w", why, err)
 	}
@@ -97,44 +97,11 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 	return classify(out, err)
 }
 
-// post streams one record batch as the body of a request. The record is not
-// touched after post returned.
-func (s *Sink) post(ctx context.Context, params url.Values, record arrow.Record) (outcome, error) {
-	r, w := io.Pipe()
-	written := make(chan error, 1)
-	go func() {
-		err := writeStream(w, record)
-		w.CloseWithError(err) // Nil ends the body in order; anything else cuts it.
-		written <- err
-	}()
-	out, err := s.client.send(ctx, params, r)
-	// The server may answer before it read everything: the writer must not outlive
-	// this call, as the record is borrowed.
-	r.CloseWithError(io.ErrClosedPipe)
-	if werr := <-written; err == nil && werr != nil {
-		err = fmt.Errorf("write rows: %w", werr)
-	}
-	return out, err
-}
-
-// writeStream writes an IPC stream of exactly one record batch.
-func writeStream(w io.Writer, record arrow.Record) error {
-	buffered := bufio.NewWriterSize(w, 256<<10)
-	stream := ipc.NewWriter(buffered, ipc.WithSchema(record.Schema()))
-	if err := stream.Write(record); err != nil {
-		_ = stream.Close() // The first error tells more.
-		return err
-	}
-	if err := stream.Close(); err != nil {
-		return err
-	}
-	return buffered.Flush()
-}
-
 // statement is the fenced INSERT. The fence is read inside the INSERT itself:
 // either the server saw this statement before it saw the successor's epoch, then
 // the successor finds it in the process list and waits, or it reads the epoch and
-// refuses.
+// refuses. ifNull stands there for profiles in which the maximum of no rows is
+// NULL: the condition would be NULL too, and drop every row without an error.
 //
 // It goes through plain HTTP, with the statement in the URL and the rows as the
 // body, because clickhouse-go's InsertFormat keeps only the table's name and drops
@@ -143,7 +110,7 @@ func writeStream(w io.Writer, record arrow.Record) error {
 // the view is one more thing that an operator can drop.
 func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
 	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE throwIf("+
-		"(SELECT max(epoch) FROM %s WHERE ledger = %d AND shard = %d) > %d, %s) = 0 FORMAT ArrowStream",
+		"ifNull((SELECT max(epoch) FROM %s WHERE ledger = %d AND shard = %d), 0) > %d, %s) = 0 FORMAT ArrowStream",
 		s.name(t.Name), t.ColumnNames(), schemas.QuoteString(t.Structure()),
 		s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard(), epoch, schemas.QuoteString(fenceMark))
 }

@@ -98,7 +98,7 @@ func (s *Sink) refuseForeignRows(ctx context.Context) error {
 
 // claim asks for the next free id.
 func (s *Sink) claim(ctx context.Context, name string, shards int) error {
-	text, err := s.client.exec(ctx, "", "SELECT max(ledger) FROM "+s.name(schemas.Ledgers.Name)+" FORMAT TabSeparated")
+	text, err := s.client.exec(ctx, "", "SELECT ifNull(max(ledger), 0) FROM "+s.name(schemas.Ledgers.Name)+" FORMAT TabSeparated")
 	if err != nil {
 		return err
 	}

@@ -129,11 +129,15 @@ func (s *Sink) existing(ctx context.Context) (map[string]schemas.Existing, error
 
 // rows runs a question of ours and decodes each row into T by the names of its
 // columns, without regard to case. Whole numbers come as JSON numbers.
-func rows[T any](ctx context.Context, c *client, sql string) ([]T, error) {
-	text, err := c.exec(ctx, "", sql+" FORMAT JSONEachRow", "output_format_json_quote_64bit_integers=0")
+func rows[T any](ctx context.Context, c *client, sql string, settings ...string) ([]T, error) {
+	text, err := c.exec(ctx, "", sql+" FORMAT JSONEachRow", append([]string{"output_format_json_quote_64bit_integers=0"}, settings...)...)
 	if err != nil {
 		return nil, err
 	}
+	return decodeRows[T](text)
+}
+
+func decodeRows[T any](text string) ([]T, error) {
 	var out []T
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	for {

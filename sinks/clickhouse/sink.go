@@ -71,7 +71,7 @@ func (s *Sink) Conn() (driver.Conn, error) { return s.client.reads() }
 // (TabSeparated unless the statement says FORMAT). It is for people's commands and
 // tests, not for rows.
 func (s *Sink) Exec(ctx context.Context, sql string) (string, error) {
-	text, err := s.client.exec(ctx, s.client.config.Database, sql)
+	text, err := s.client.execRaw(ctx, s.client.config.Database, sql)
 	if err != nil {
 		return "", fmt.Errorf("clickhouse: exec: %w", err)
 	}

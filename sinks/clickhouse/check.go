@@ -1,0 +1,224 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/schemas"
+)
+
+// MinVersion is the oldest ClickHouse whose settings this package knows. Tests run
+// on 26.7.
+const MinVersion = "25.8"
+
+// CheckSettings asserts at start what exactly-once needs of the server, the user
+// and the tables, after Setup. It changes nothing.
+//
+// Errors: every fault at once, each with its remedy; ErrTransient when the server
+// is not there.
+func (s *Sink) CheckSettings(ctx context.Context) error {
+	var faults []error
+	for _, check := range []func(context.Context) ([]error, error){s.checkVersion, s.checkSettings, s.checkRights, s.checkTables, s.checkViews} {
+		found, err := check(ctx)
+		if err != nil {
+			if class := classifyRead(err); codeOf(err) == 0 || busy[codeOf(err)] {
+				return fmt.Errorf("check the server: %w", class)
+			}
+			found = append(found, classifyRead(err)) // The server refuses the question: a fault too.
+		}
+		for _, f := range found {
+			if !slices.ContainsFunc(faults, func(old error) bool { return old.Error() == f.Error() }) {
+				faults = append(faults, f) // A user who may do nothing fails each check alike.
+			}
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("check the server:\n%w", err)
+	}
+	return nil
+}
+
+func (s *Sink) checkVersion(ctx context.Context) ([]error, error) {
+	text, err := s.client.exec(ctx, "", "SELECT version() FORMAT TabSeparated")
+	if err != nil {
+		return nil, err
+	}
+	if version := strings.TrimSpace(text); olderThan(version, MinVersion) {
+		return []error{fmt.Errorf("the server is ClickHouse %s, want %s or newer: upgrade it", version, MinVersion)}, nil
+	}
+	return nil, nil
+}
+
+// olderThan compares major and minor.
+func olderThan(version, least string) bool {
+	have, want := numbers(version), numbers(least)
+	return slices.Compare(have[:2], want[:2]) < 0
+}
+
+func numbers(version string) [2]int {
+	var out [2]int
+	for i, part := range strings.SplitN(version, ".", 3) {
+		if i < 2 {
+			out[i], _ = strconv.Atoi(part) // No number counts as 0: too old.
+		}
+	}
+	return out
+}
+
+// settingRow is a row of system.settings.
+type settingRow struct {
+	Name, Value string
+	Readonly    int
+	Min, Max    *string
+}
+
+// checkSettings looks whether every setting that we send exists and may be
+// changed, then sends them all and looks whether they arrived. The first question
+// goes without settings: it asks for what the profile says.
+func (s *Sink) checkSettings(ctx context.Context) ([]error, error) {
+	question := "SELECT name, value, readonly, min, max FROM system.settings WHERE name = 'readonly' OR name IN (" + settingNames() + ")"
+	text, err := s.client.execRaw(ctx, "", question+" FORMAT JSONEachRow")
+	if _, dead := hopeless[codeOf(err)]; err != nil && codeOf(err) != 0 && !dead {
+		text, err = s.client.exec(ctx, "", question+" FORMAT JSONEachRow") // The profile is too odd even for this.
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := decodeRows[settingRow](text)
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]settingRow{}
+	for _, r := range plain {
+		there[r.Name] = r
+	}
+	var faults []error
+	if r := there["readonly"]; r.Value != "0" {
+		faults = append(faults, fmt.Errorf("setting readonly is %s for user %q, want 0: use a user that may write", r.Value, s.client.config.User))
+	}
+	var send []string
+	for _, pair := range slices.Concat(honest, insertSettings, newerSettings) {
+		name, want, _ := strings.Cut(pair, "=")
+		r, exists := there[name]
+		switch {
+		case !exists && !slices.Contains(newerSettings, pair):
+			faults = append(faults, fmt.Errorf("setting %s does not exist on the server, want %s: upgrade it to ClickHouse %s or newer", name, want, MinVersion))
+		case !exists || r.Value == want:
+			// An older server without the newer setting, or nothing to change.
+		case r.Readonly != 0 || outside(want, r):
+			faults = append(faults, fmt.Errorf("setting %s is %s and user %q may not change it to %s: relax the constraint in the user's profile", name, r.Value, s.client.config.User, want))
+		default:
+			send = append(send, pair)
+		}
+	}
+	if len(faults) > 0 {
+		return faults, nil
+	}
+	effective, err := rows[settingRow](ctx, s.client, question, send...)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range effective {
+		i := slices.IndexFunc(send, func(pair string) bool { return strings.HasPrefix(pair, r.Name+"=") })
+		if i >= 0 && send[i] != r.Name+"="+r.Value {
+			faults = append(faults, fmt.Errorf("setting %s stayed %s although %s was sent: a proxy drops settings; connect to the server itself", r.Name, r.Value, send[i]))
+		}
+	}
+	return faults, nil
+}
+
+func settingNames() string {
+	var names []string
+	for _, pair := range slices.Concat(honest, insertSettings, newerSettings) {
+		name, _, _ := strings.Cut(pair, "=")
+		names = append(names, schemas.QuoteString(name))
+	}
+	return strings.Join(names, ", ")
+}
+
+// outside says whether a constraint of the profile excludes the number.
+func outside(want string, r settingRow) bool {
+	n, err := strconv.ParseFloat(want, 64)
+	if err != nil {
+		return false
+	}
+	bound := func(s *string, excludes func(limit float64) bool) bool {
+		if s == nil {
+			return false
+		}
+		limit, err := strconv.ParseFloat(*s, 64)
+		return err == nil && excludes(limit)
+	}
+	return bound(r.Min, func(limit float64) bool { return n < limit }) || bound(r.Max, func(limit float64) bool { return n > limit })
+}
+
+// checkRights asks whether the user may do what the sink does.
+func (s *Sink) checkRights(ctx context.Context) ([]error, error) {
+	var faults []error
+	database := schemas.QuoteName(s.client.config.Database)
+	for _, right := range []string{"INSERT ON " + database + ".*", "SELECT ON " + database + ".*", "SELECT ON system.processes"} {
+		text, err := s.client.exec(ctx, "", "CHECK GRANT "+right)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSpace(text) != "1" {
+			faults = append(faults, fmt.Errorf("user %q lacks a right: GRANT %s TO %[1]s", s.client.config.User, right))
+		}
+	}
+	return faults, nil
+}
+
+// checkTables asserts engines, keys, types and durability of the tables.
+func (s *Sink) checkTables(ctx context.Context) ([]error, error) {
+	have, err := s.existing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for _, name := range s.order {
+		old, there := have[name]
+		if !there {
+			faults = append(faults, fmt.Errorf("table %q is not there: run Setup first", name))
+			continue
+		}
+		missing, err := s.tables[name].MigrateSQL(s.client.config.Database, old)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		for _, sql := range missing {
+			faults = append(faults, fmt.Errorf("table %q is not up to date, run Setup first; missing: %s", name, sql))
+		}
+	}
+	return faults, nil
+}
+
+// checkViews refuses materialized views that copy rows out of exact tables as they
+// are inserted. Table and view are not written together: an INSERT that fails in
+// the view may have landed in the table, and a probe that finds it there never
+// feeds the view again. A view whose rows carry batch_id can be reconciled by its
+// owner and is let through; one that is refreshed on a schedule reads the table
+// itself and is safe.
+func (s *Sink) checkViews(ctx context.Context) ([]error, error) {
+	type row struct{ Table, View string }
+	database := schemas.QuoteString(s.client.config.Database)
+	found, err := rows[row](ctx, s.client, fmt.Sprintf(`SELECT t.name AS table, d.1 || '.' || d.2 AS view
+FROM (SELECT name, arrayJoin(arrayZip(dependencies_database, dependencies_table)) AS d FROM system.tables WHERE database = %s) AS t
+LEFT JOIN (SELECT database, table, countIf(name = 'batch_id') AS carries FROM system.columns GROUP BY database, table) AS c ON c.database = d.1 AND c.table = d.2
+LEFT JOIN (SELECT database, name, create_table_query FROM system.tables WHERE engine = 'MaterializedView') AS v ON v.database = d.1 AND v.name = d.2
+WHERE carries = 0 AND match(create_table_query, '^CREATE MATERIALIZED VIEW') AND NOT match(create_table_query, '\\sREFRESH (EVERY|AFTER)\\s')
+ORDER BY table, view`, database))
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for _, r := range found {
+		if t, ours := s.tables[r.Table]; ours && t.Index("batch_id") >= 0 {
+			faults = append(faults, fmt.Errorf("table %q feeds the materialized view %s, which may miss rows after a fault: add batch_id to its target, or make it a plain or a refreshable view", r.Table, r.View))
+		}
+	}
+	return faults, nil
+}
