@@ -97,6 +97,7 @@ func (s *Server) Recreate(hub string) error {
 	if h == nil {
 		return fmt.Errorf("recreate event hub %q: there is no such hub", hub)
 	}
+	h.created.Store(max(s.cfg.Now().UnixMilli(), h.created.Load()+1))
 	for _, p := range h.partitions {
 		p.mu.Lock()
 		p.events, p.head, p.first, p.offset, p.bytes, p.last = nil, 0, 0, 0, 0, nowhere

@@ -25,7 +25,7 @@ func (c *conn) manage(m *wire.Message) answer {
 	}
 	switch kind := text("type"); kind {
 	case "com.microsoft:eventhub":
-		return answer{code: 200, description: "OK", value: c.s.describeHub(h)}
+		return answer{code: 200, description: "OK", value: describeHub(h)}
 	case "com.microsoft:partition":
 		p := h.partition(text("partition"))
 		if p == nil {
@@ -37,11 +37,11 @@ func (c *conn) manage(m *wire.Message) answer {
 	}
 }
 
-func (s *Server) describeHub(h *hub) wire.Map {
+func describeHub(h *hub) wire.Map {
 	return wire.Map{
 		{Key: "type", Value: "com.microsoft:eventhub"},
 		{Key: "name", Value: h.name},
-		{Key: "created_at", Value: wire.Timestamp(s.created.UnixMilli())},
+		{Key: "created_at", Value: wire.Timestamp(h.created.Load())},
 		{Key: "partition_count", Value: int32(len(h.partitions))},
 		{Key: "partition_ids", Value: wire.Strings(h.ids()...)},
 		{Key: "georeplication_factor", Value: int32(1)},

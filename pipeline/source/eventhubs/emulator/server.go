@@ -17,7 +17,6 @@ type Server struct {
 	listener net.Listener
 	hubs     map[string]*hub // by lower-case name
 	names    []string
-	created  time.Time
 	faults   faults
 	stats    counters
 
@@ -38,11 +37,11 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("listen for Event Hubs clients: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, listener: l, hubs: map[string]*hub{}, created: cfg.Now().UTC().Truncate(time.Millisecond),
+		cfg: cfg, listener: l, hubs: map[string]*hub{},
 		conns: map[*conn]struct{}{},
 	}
 	for _, h := range cfg.Hubs {
-		s.hubs[strings.ToLower(h.Name)] = newHub(h)
+		s.hubs[strings.ToLower(h.Name)] = newHub(h, cfg.Now())
 		s.names = append(s.names, h.Name)
 	}
 	return s, nil
@@ -156,10 +155,12 @@ type hub struct {
 	partitions []*partition
 	groups     map[string]bool // lower case
 	turn       atomic.Uint64   // of the partitions, for events without a key
+	created    atomic.Int64    // ms since the epoch
 }
 
-func newHub(h Hub) *hub {
+func newHub(h Hub, now time.Time) *hub {
 	out := &hub{name: h.Name, groups: map[string]bool{strings.ToLower(DefaultGroup): true}}
+	out.created.Store(now.UnixMilli())
 	for i := range h.Partitions {
 		out.partitions = append(out.partitions, newPartition(fmt.Sprint(i)))
 	}

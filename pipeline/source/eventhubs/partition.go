@@ -1,0 +1,196 @@
+package eventhubs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
+
+	"github.com/millrace/millrace/pipeline"
+)
+
+// partition reads one partition. Its goroutine owns everything but the tracker.
+type partition struct {
+	s   *Source
+	id  string
+	log *slog.Logger
+
+	last    *int64    // sequence number of the last message given on; nil is none
+	created time.Time // the life of the hub that last belongs to; zero is unknown
+	retry   backoff
+	worked  bool // a link has held
+
+	mu sync.Mutex
+	t  *tracker // of the present life
+}
+
+func newPartition(s *Source, id string) *partition {
+	return &partition{
+		s: s, id: id, log: s.deps.Logger.With("partition", id),
+		retry: backoff{min: s.cfg.RetryMin, max: s.cfg.RetryMax},
+	}
+}
+
+// mark gives the end of the acknowledged run of the present life.
+func (p *partition) mark() (Checkpoint, bool) {
+	if t := p.tracker(); t != nil {
+		return t.mark()
+	}
+	return Checkpoint{}, false
+}
+
+func (p *partition) tracker() *tracker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.t
+}
+
+// run reads until ctx ends, over any number of links.
+func (p *partition) run(ctx context.Context, c *client, emit func(context.Context, pipeline.Delivery) error) error {
+	for {
+		err := p.link(ctx, c, emit)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var f *fatal
+		if errors.As(err, &f) {
+			return f.cause
+		}
+		wait := p.retry.next()
+		switch kind := classify(err); {
+		case kind == troubleStolen:
+			wait = p.s.cfg.OwnershipWait
+			p.s.metrics.stolen.Add(ctx, 1)
+		case kind == troubleRefused && !p.worked:
+			return fmt.Errorf("event hub %q, partition %s: %w; check the key and the consumer group %q", p.s.hub, p.id, err, p.s.cfg.ConsumerGroup)
+		default:
+			p.s.metrics.reconnects.Add(ctx, 1)
+		}
+		p.log.Warn("event hub partition is not read", "cause", err, "wait", wait)
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// link checks the position, makes a link and reads until it breaks.
+func (p *partition) link(ctx context.Context, c *client, emit func(context.Context, pipeline.Delivery) error) error {
+	if err := p.position(ctx, c); err != nil {
+		return err
+	}
+	pc, err := c.open(p.s.cfg, p.id, p.last)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		defer cancel()
+		_ = pc.Close(ctx) // of a broken link
+	}()
+	opened := p.s.deps.Now()
+	for {
+		// One at a time: the SDK waits for as many as it is asked for. They come out of
+		// what it has prefetched.
+		events, err := pc.ReceiveEvents(ctx, 1, nil)
+		if err != nil {
+			if !isContext(err) && p.s.deps.Now().Sub(opened) > p.s.cfg.RetryMax {
+				p.retry.reset()
+				p.worked = true
+			}
+			return err
+		}
+		p.worked = true
+		p.retry.reset()
+		for _, e := range events {
+			if err := p.give(ctx, e, emit); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// position compares the position with what the partition holds. After it, last is
+// a place from which the service can go on, and the tracker belongs to the hub's
+// present life.
+func (p *partition) position(ctx context.Context, c *client) error {
+	hub, err := c.hub(ctx)
+	if err != nil {
+		return err
+	}
+	props, err := c.partition(ctx, p.id)
+	if err != nil {
+		return err
+	}
+	if p.last != nil {
+		p.check(ctx, hub.CreatedOn, props)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.t == nil || !p.created.Equal(hub.CreatedOn) {
+		p.created = hub.CreatedOn
+		p.t = newTracker(p.s.cfg.MaxUnacknowledged, hub.CreatedOn)
+	}
+	return nil
+}
+
+// check finds out whether the position still means something. A hub that was made
+// anew is told by its birthday, or by an end that lies before the position.
+func (p *partition) check(ctx context.Context, created time.Time, props azeventhubs.PartitionProperties) {
+	last := *p.last
+	recreated := !p.created.IsZero() && !p.created.Equal(created)
+	first := props.BeginningSequenceNumber
+	if props.IsEmpty { // all have expired; where an empty partition begins is not told
+		first = props.LastEnqueuedSequenceNumber + 1
+	}
+	switch {
+	case recreated || last > props.LastEnqueuedSequenceNumber:
+		p.gap(ctx, Gap{Partition: p.id, Reason: GapRecreated, After: last, Missing: -1})
+		p.last, p.created = nil, time.Time{}
+		p.mu.Lock()
+		p.t = nil
+		p.mu.Unlock()
+	case first > last+1:
+		p.gap(ctx, Gap{Partition: p.id, Reason: GapExpired, After: last, Missing: first - last - 1})
+		next := first - 1
+		p.last = &next
+	}
+}
+
+func (p *partition) gap(ctx context.Context, g Gap) {
+	p.log.Warn("event hub messages were not read", "reason", string(g.Reason), "after", g.After, "missing", g.Missing)
+	p.s.metrics.gap(ctx, g)
+	p.s.deps.OnGap(g)
+}
+
+// give hands one message on.
+func (p *partition) give(ctx context.Context, e *azeventhubs.ReceivedEventData, emit func(context.Context, pipeline.Delivery) error) error {
+	if p.last != nil && e.SequenceNumber > *p.last+1 {
+		// Retention passed us by while the link was up: the pipeline was full for long.
+		p.gap(ctx, Gap{Partition: p.id, Reason: GapExpired, After: *p.last, Missing: e.SequenceNumber - *p.last - 1})
+	}
+	t := p.tracker()
+	m, err := t.begin(ctx, e.SequenceNumber, e.Offset)
+	if err != nil {
+		return err
+	}
+	p.s.metrics.received(ctx, e)
+	found := p.s.deps.Parse(e.Body)
+	if len(found) == 0 {
+		t.done(m)
+	} else if err := emit(ctx, pipeline.Delivery{Announcements: found, Ack: func() { t.done(m) }}); err != nil {
+		return &fatal{err}
+	}
+	sequence := e.SequenceNumber // a pointer into e would keep its body
+	p.last = &sequence
+	return nil
+}
+
+// fatal is an error of the pipeline, not of the hub.
+type fatal struct{ cause error }
+
+func (f *fatal) Error() string { return f.cause.Error() }
+func (f *fatal) Unwrap() error { return f.cause }
