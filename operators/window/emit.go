@@ -16,7 +16,7 @@ const dayMS = 24 * 60 * 60 * 1000
 
 // close gives the rows of the windows that are closed at the watermark and forgets
 // the windows. Windows of late rows are among them: they were closed before.
-func (w *windows) close(watermark pipeline.Watermark, batch pipeline.BatchID, alloc memory.Allocator, stats *Stats) []pipeline.Piece {
+func (w *windows) close(watermark pipeline.Watermark, batch pipeline.BatchID, alloc memory.Allocator) []pipeline.Piece {
 	var closing []*window
 	for start, win := range w.open {
 		if w.closesBy(start, watermark) {
@@ -34,7 +34,7 @@ func (w *windows) close(watermark pipeline.Watermark, batch pipeline.BatchID, al
 		pieces = append(pieces, w.piece(closing[:n], batch, alloc))
 		for _, win := range closing[:n] {
 			if !win.late {
-				stats.Closed++
+				w.stats.Closed++
 			}
 			w.drop(win)
 		}

@@ -15,7 +15,7 @@ const (
 )
 
 // fold adds rows lo to hi, at most a chunk, to their windows.
-func (w *windows) fold(times []arrow.Timestamp, lo, hi int, watermark pipeline.Watermark, stats *Stats) error {
+func (w *windows) fold(times []arrow.Timestamp, lo, hi int, watermark pipeline.Watermark) error {
 	keys := w.keyWords[:(hi-lo)*w.words]
 	clear(keys)
 	for i, f := range w.fields {
@@ -41,9 +41,9 @@ func (w *windows) fold(times []arrow.Timestamp, lo, hi int, watermark pipeline.W
 		}
 		win := w.window(start, watermark)
 		if win.late {
-			stats.LateRows += int64(end - at)
+			w.stats.LateRows += int64(end - at)
 		}
-		stats.OverflowRows += w.foldRun(win, at, end)
+		w.stats.OverflowRows += w.foldRun(win, at, end)
 		at = end
 	}
 	return nil

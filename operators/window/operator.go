@@ -21,20 +21,9 @@ type Operator struct {
 	sources   []*source // of every column that some window reads
 	names     *texts    // of all columns of open text
 	watermark pipeline.Watermark
-	stats     Stats
 }
 
 var _ pipeline.Operator = (*Operator)(nil)
-
-// Stats are what an operator holds and has done since New. It is no part of the
-// state: a restored operator counts from zero.
-type Stats struct {
-	OpenWindows  int   // windows with rows that have not closed
-	Groups       int   // groups in them, overflow groups not counted
-	Closed       int64 // windows that closed with rows
-	LateRows     int64 // rows that became part of correction rows; a row counts once for each table
-	OverflowRows int64 // rows that found no room for their key; counted likewise
-}
 
 // New makes an operator with empty state. alloc gives the memory of the pieces.
 //
@@ -98,16 +87,6 @@ func (o *Operator) Views() []schemas.View {
 	return views
 }
 
-// Stats gives the numbers of the moment.
-func (o *Operator) Stats() Stats {
-	s := o.stats
-	for _, w := range o.windows {
-		s.OpenWindows += len(w.open)
-		s.Groups += w.groups
-	}
-	return s
-}
-
 // Apply folds the batch into the windows, with the watermark before it deciding
 // which rows are late; then the batch's watermark closes windows. A batch may
 // carry no rows.
@@ -129,7 +108,8 @@ func (o *Operator) Apply(in pipeline.OperatorInput) ([]pipeline.Piece, error) {
 	o.watermark = in.Watermark
 	var pieces []pipeline.Piece
 	for _, w := range o.windows {
-		pieces = append(pieces, w.close(o.watermark, in.Batch, o.alloc, &o.stats)...)
+		pieces = append(pieces, w.close(o.watermark, in.Batch, o.alloc)...)
+		w.measure()
 	}
 	o.sweep()
 	return pieces, nil
@@ -166,7 +146,7 @@ func (o *Operator) fold(rec arrow.Record) error {
 			}
 		}
 		for _, w := range o.windows {
-			if err := w.fold(rows, lo, hi, o.watermark, &o.stats); err != nil {
+			if err := w.fold(rows, lo, hi, o.watermark); err != nil {
 				return err
 			}
 		}
@@ -194,7 +174,12 @@ func (o *Operator) sweep() {
 }
 
 // Release frees the state.
-func (o *Operator) Release() { o.windows, o.sources, o.names = nil, nil, nil }
+func (o *Operator) Release() {
+	for _, w := range o.windows {
+		w.forget()
+	}
+	o.windows, o.sources, o.names = nil, nil, nil
+}
 
 // windows is one table's state.
 type windows struct {
@@ -216,6 +201,10 @@ type windows struct {
 	recent [recentWindows]*window
 	groups int // of all open windows, overflow groups not counted
 	spare  []*groups
+
+	stats       Stats
+	instruments *instruments // nil without Instrument
+	measured    Stats        // what the instruments know
 
 	keyWords []uint64 // of a chunk
 	tags     []uint32 // of a chunk

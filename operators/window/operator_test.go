@@ -10,6 +10,8 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"github.com/google/go-cmp/cmp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
@@ -137,4 +139,65 @@ func TestWatermarkMustNotGoBack(t *testing.T) {
 		}
 	}()
 	_, _ = o.Apply(pipeline.OperatorInput{Watermark: 4})
+}
+
+// The instruments of two shards add up to what the shards hold and did, also when
+// one is restored and one released.
+func TestInstrumentsFollowTheStats(t *testing.T) {
+	reader := sdkmetric.NewManualReader()
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	rng := rand.New(rand.NewPCG(1, 52))
+	cfg := overflowing()
+	shards := []*Operator{newOperator(t, cfg, memory.DefaultAllocator), newOperator(t, cfg, memory.DefaultAllocator)}
+	var want Stats
+	for i, o := range shards {
+		if err := o.Instrument(provider.Meter("test")); err != nil {
+			t.Fatal(err)
+		}
+		for seq, s := range cut(rng, randomFlows(rng, 300, midnight, 400_000), 4, 30_000)[:3] {
+			in, release := input(t, memory.DefaultAllocator, uint64(seq), s.watermark, s.flows...)
+			apply(t, o, in)
+			release()
+		}
+		s := o.Stats()
+		if i == 1 {
+			o.Release()
+			s.OpenWindows, s.Groups = 0, 0
+		} else {
+			snapshot, err := o.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := o.Restore(snapshot); err != nil {
+				t.Fatal(err)
+			}
+			if o.Stats() != s {
+				t.Errorf("restored stats %+v, want %+v", o.Stats(), s)
+			}
+		}
+		want.OpenWindows += s.OpenWindows
+		want.Groups += s.Groups
+		want.Closed += s.Closed
+		want.LateRows += s.LateRows
+		want.OverflowRows += s.OverflowRows
+	}
+	if want.OpenWindows == 0 || want.Closed == 0 || want.LateRows == 0 || want.OverflowRows == 0 {
+		t.Fatalf("nothing to see in %+v", want)
+	}
+	var data metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &data); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, m := range data.ScopeMetrics[0].Metrics {
+		for _, p := range m.Data.(metricdata.Sum[int64]).DataPoints {
+			got[m.Name] += p.Value
+		}
+	}
+	if diff := cmp.Diff(map[string]int64{
+		"millrace.windows.open": want.OpenWindows, "millrace.windows.groups": want.Groups, "millrace.windows.closed": want.Closed,
+		"millrace.windows.late_rows": want.LateRows, "millrace.windows.overflow_rows": want.OverflowRows,
+	}, got); diff != "" {
+		t.Errorf("instruments (-want +got):\n%s", diff)
+	}
 }

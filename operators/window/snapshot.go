@@ -135,9 +135,12 @@ func (o *Operator) Restore(snapshot []byte) error {
 		cfg[i] = w.cfg
 	}
 	fresh := newSeeded(cfg, o.alloc, o.seed)
-	fresh.stats = o.stats
 	if err := fresh.read(snapshot); err != nil {
 		return fmt.Errorf("restore windows: %w", err)
+	}
+	for i, w := range fresh.windows {
+		w.stats, w.instruments, w.measured = o.windows[i].stats, o.windows[i].instruments, o.windows[i].measured
+		w.measure()
 	}
 	*o = *fresh
 	return nil

@@ -32,12 +32,13 @@ var defaultLimits = limits{
 // page is the HTTP server of one process.
 type page struct {
 	addr   string
+	mux    *http.ServeMux
 	server *http.Server
 	served chan error // of the one goroutine
 }
 
-// mux answers GET and HEAD on three paths.
-func (t *Telemetry) mux(registry *prometheus.Registry, limits limits) http.Handler {
+// mux answers GET and HEAD on three paths; Handle adds more.
+func (t *Telemetry) mux(registry *prometheus.Registry, limits limits) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		Registry: registry, MaxRequestsInFlight: limits.scrapes, Timeout: limits.read,
@@ -65,7 +66,7 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-func servePage(ctx context.Context, listen string, handler http.Handler, logger *slog.Logger, limits limits) (*page, error) {
+func servePage(ctx context.Context, listen string, mux *http.ServeMux, logger *slog.Logger, limits limits) (*page, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics: %w", err)
@@ -79,9 +80,9 @@ func servePage(ctx context.Context, listen string, handler http.Handler, logger 
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics (choose another telemetry.listen): %w", err)
 	}
-	p := &page{addr: listener.Addr().String(), served: make(chan error, 1)}
+	p := &page{addr: listener.Addr().String(), mux: mux, served: make(chan error, 1)}
 	p.server = &http.Server{
-		Handler:           handler,
+		Handler:           mux,
 		ReadHeaderTimeout: limits.header, ReadTimeout: limits.read, WriteTimeout: limits.write, IdleTimeout: limits.idle,
 		MaxHeaderBytes: limits.headerBytes,
 		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),

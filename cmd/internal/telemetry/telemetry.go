@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -208,6 +209,15 @@ func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.tracer }
 // SetReady replaces the function that says why the process cannot do its work.
 // Safe at any time.
 func (t *Telemetry) SetReady(ready func(context.Context) error) { t.ready.Store(&ready) }
+
+// Handle serves a pattern of http.ServeMux beside the metrics, such as
+// "GET /status", under the same limits. Safe while the page is served; without a
+// page it does nothing. A pattern that is taken is a broken invariant.
+func (t *Telemetry) Handle(pattern string, handler http.Handler) {
+	if t.page != nil {
+		t.page.mux.Handle(pattern, handler)
+	}
+}
 
 // Addr gives the address of the page, with the port that was taken; "" without one.
 func (t *Telemetry) Addr() string {

@@ -138,6 +138,9 @@ func TestReadyFlips(t *testing.T) {
 	check("/readyz", 503, "not ready: clickhouse is not reachable")
 	check("/healthz", 200, "ok")
 
+	tel.Handle("GET /status", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, "{}") }))
+	check("/status", 200, "{}")
+
 	cfg := local()
 	cfg.Ready = func(context.Context) error { return nil }
 	tel = startTest(t, cfg, defaultLimits)
@@ -191,6 +194,7 @@ func TestWithoutPage(t *testing.T) {
 	if tel.Addr() != "" || tel.URL() != "" {
 		t.Errorf("a page at %q", tel.Addr())
 	}
+	tel.Handle("GET /status", http.NotFoundHandler())
 	if _, err := tel.Meter("test").Int64Counter("c"); err != nil {
 		t.Error(err)
 	}
