@@ -79,7 +79,7 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	}
 	defer stopServing()
 	go f.stopOnSignal(ctx, cancel, p.Engine, log)
-	return p.Engine.Run(ctx)
+	return p.Run(ctx)
 }
 
 // stopOnSignal drains at the first signal and stops hard at the second.

@@ -9,6 +9,7 @@ func commands() []*cobra.Command {
 		newRunCommand(),
 		newDecodeCommand(),
 		newDemoEstateCommand(),
+		newSimulateCommand(),
 		newPartsCommand(),
 	}
 }

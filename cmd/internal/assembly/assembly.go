@@ -25,6 +25,7 @@ import (
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/source/eventhubs"
 	"github.com/millrace/millrace/pipeline/source/listing"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
@@ -45,6 +46,7 @@ type Pipeline struct {
 
 	directory *ledger.Directory
 	store     *blob.AzureStore
+	hubs      []*eventhubs.Source
 }
 
 // Open assembles a pipeline.
@@ -83,7 +85,7 @@ func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err e
 	if err != nil {
 		return nil, err
 	}
-	sources, err := p.sources(ctx, cfg, deps, book)
+	sources, err := p.sources(cfg, deps, book)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +94,16 @@ func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err e
 		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
 	})
 	return p, err
+}
+
+// Run runs the engine, then saves what the sources were told last.
+func (p *Pipeline) Run(ctx context.Context) error {
+	err := p.Engine.Run(ctx)
+	for _, h := range p.hubs {
+		// A soft stop acknowledges after the sources have ended.
+		err = errors.Join(err, h.Flush(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 // Close frees what Open took. The engine must have ended.
@@ -192,7 +204,7 @@ func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config) (*ledger.L
 }
 
 // sources makes the event hubs and the sweeper.
-func (p *Pipeline) sources(_ context.Context, cfg config.Config, deps Deps, book *ledger.Ledger) ([]pipeline.Source, error) {
+func (p *Pipeline) sources(cfg config.Config, deps Deps, book *ledger.Ledger) ([]pipeline.Source, error) {
 	parser, err := announce.New(announceAccounts(cfg))
 	if err != nil {
 		return nil, err
@@ -203,10 +215,11 @@ func (p *Pipeline) sources(_ context.Context, cfg config.Config, deps Deps, book
 	}
 	var sources []pipeline.Source
 	for i, h := range cfg.EventHubs {
-		s, err := eventHub(h, cfg.State, parser, ignored, deps)
+		s, err := eventHub(i, h, cfg.State, parser, ignored, deps)
 		if err != nil {
-			return nil, fmt.Errorf("eventhubs[%d]: %w", i, err)
+			return nil, err
 		}
+		p.hubs = append(p.hubs, s)
 		sources = append(sources, s)
 	}
 	if cfg.Sweeper.Interval > 0 {
