@@ -173,7 +173,13 @@ func TestAnySequenceGivesEachByteOnce(t *testing.T) {
 }
 
 func randomLife(t *testing.T, r *rand.Rand, s *blobtest.Server, f *follower) {
-	grow := func() {
+	var mu sync.Mutex // the server's goroutines and this one take turns at r
+	locked := func(do func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		do()
+	}
+	appended := func() {
 		if len(s.Bytes(f.id)) > 100_000 {
 			return
 		}
@@ -181,23 +187,21 @@ func randomLife(t *testing.T, r *rand.Rand, s *blobtest.Server, f *follower) {
 			s.Append(f.id, record(r, r.IntN(100), r.IntN(1500)))
 		}
 	}
-	var mu sync.Mutex // the server's goroutines and this one take turns at r
-	s.SetFault(func(blobtest.Request) *blobtest.Fault {
-		mu.Lock()
-		defer mu.Unlock()
-		return randomFault(r, grow)
+	grow := func() { locked(appended) }
+	s.SetFault(func(blobtest.Request) (fault *blobtest.Fault) {
+		locked(func() { fault = randomFault(r, grow) })
+		return fault
 	})
-	defer s.SetFault(nil)
 	for range 12 {
-		mu.Lock()
-		if r.IntN(3) > 0 {
-			grow()
-		}
 		said := int64(-1)
-		if n := len(s.Bytes(f.id)); r.IntN(3) > 0 {
-			said = max(0, int64(n-r.IntN(3)*r.IntN(n+1)))
-		}
-		mu.Unlock()
+		locked(func() {
+			if r.IntN(3) > 0 {
+				appended()
+			}
+			if n := len(s.Bytes(f.id)); r.IntN(3) > 0 {
+				said = max(0, int64(n-r.IntN(3)*r.IntN(n+1)))
+			}
+		})
 		out, err := f.read(said)
 		if err != nil && !errors.Is(err, pipeline.ErrTransient) || out == blob.Rewritten {
 			t.Fatalf("%v, %v", out, err)
