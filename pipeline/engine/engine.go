@@ -44,6 +44,9 @@ type Config struct {
 	// DrainTimeout bounds a soft stop; afterwards Run returns and the next start
 	// finishes what was left.
 	DrainTimeout time.Duration
+	// Replay says that every blob is a pipeline.Replay, which stands for a record of
+	// another one: rows get that one's address, and what is refused is only counted.
+	Replay bool
 }
 
 // DefaultConfig gives the defaults of the design.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
-	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/shard"
 )
 
@@ -75,7 +74,10 @@ func (r *runner) take(ctx context.Context, c chunk) {
 	if _, ok := c.blob.Hour(); !ok {
 		u.Clock = r.e.parts.Now().UnixMilli()
 	}
-	r.decode(ctx, &u, c.data.Data)
+	if err := r.decode(ctx, &u, c.data.Data); err != nil {
+		r.step(ctx, shard.Failed{Err: err})
+		return
+	}
 	r.step(ctx, shard.Decoded{Job: c.job, Unit: u})
 }
 
@@ -87,32 +89,30 @@ func hash(data []byte) string {
 // decode appends the unit's rows and rejects to the open batch and completes the
 // unit. It is a function of the unit's address, its bytes and, for a blob without
 // an hour in its path, the clock that the unit carries: replay gives the same.
-func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) {
+//
+// What a replay of quarantine refuses again is in quarantine already.
+func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) error {
 	began := time.Now()
-	lowest, highest := timeBounds(*u, r.e.cfg.Shard.KeepOffsets)
-	result := r.decoded.Decode(decode.Range{
-		Blob: u.Blob.String(), Generation: u.Generation, Offset: u.Offset,
-		MinTime: lowest, MaxTime: highest,
-	}, data)
-	u.Rows, u.Quarantined = int64(result.Rows), int64(len(result.Rejects))
+	at, err := r.rangeOf(*u)
+	if err != nil {
+		return err
+	}
+	result := r.decoded.Decode(at, data)
+	u.Rows = int64(result.Rows)
 	if result.Rows > 0 {
 		u.MaxTime = result.MaxTime
 	}
+	r.e.metrics.decoded(ctx, len(data), result.Rows, time.Since(began))
+	if r.e.cfg.Replay {
+		r.e.metrics.refusedAgain(ctx, len(result.Rejects))
+		return nil
+	}
+	u.Quarantined = int64(len(result.Rejects))
 	for _, reject := range result.Rejects {
 		r.rejects = append(r.rejects, rejected{unit: *u, reject: reject})
 		r.e.metrics.rejected(ctx, reject.Reason)
 	}
-	r.e.metrics.decoded(ctx, len(data), result.Rows, time.Since(began))
-}
-
-// timeBounds gives the event times, in ms UTC, that a unit may carry: around the
-// hour of its path, or before the clock when it has none.
-func timeBounds(u pipeline.Unit, keep time.Duration) (lowest, highest int64) {
-	if hour, ok := u.Blob.Hour(); ok {
-		return hour.Add(-time.Hour).UnixMilli(), hour.Add(2 * time.Hour).UnixMilli()
-	}
-	clock := time.UnixMilli(u.Clock)
-	return clock.Add(-keep).UnixMilli(), clock.Add(5 * time.Minute).UnixMilli()
+	return nil
 }
 
 // readUnit reads the bytes of a unit again and proves that they are the same.

@@ -99,7 +99,9 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	}
 	for i, u := range m.Units {
 		again := u
-		r.decode(ctx, &again, texts[i])
+		if err := r.decode(ctx, &again, texts[i]); err != nil {
+			return shard.Failed{Err: err}
+		}
 		texts[i] = nil
 	}
 	h, err := r.compute(m.Batch, m.Watermark)

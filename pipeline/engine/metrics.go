@@ -20,7 +20,7 @@ type metrics struct {
 	decodedBytes, decodedRows         metric.Int64Counter
 	quarantined                       metric.Int64Counter
 	landedRows, landings, ledgerWrite metric.Int64Counter
-	replays                           metric.Int64Counter
+	replays, refused                  metric.Int64Counter
 	totals                            totals
 }
 
@@ -52,6 +52,7 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 	m.landTime = seconds("millrace.land.duration", "Duration of one insert.")
 	m.ledgerWrite = counter("millrace.ledger.writes", "{write}", "Ledger writes, by kind.")
 	m.replays = counter("millrace.replays", "{batch}", "Batches replayed at start.")
+	m.refused = counter("millrace.quarantine.refused", "{entry}", "Entries that a replay of quarantine refused again.")
 	gauge := func(name, unit, text string, read func() int64) {
 		_, err := meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(text),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
@@ -112,6 +113,12 @@ func (m *metrics) landed(ctx context.Context, table string, rows int64, d time.D
 
 func (m *metrics) ledgerWrote(ctx context.Context, kind string) {
 	m.ledgerWrite.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+func (m *metrics) refusedAgain(ctx context.Context, n int) {
+	if n > 0 {
+		m.refused.Add(ctx, int64(n))
+	}
 }
 
 func (m *metrics) replayed(ctx context.Context) { m.replays.Add(ctx, 1) }
