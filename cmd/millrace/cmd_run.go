@@ -5,19 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/telemetry"
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/pipeline/engine"
 )
@@ -68,18 +67,50 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer cancel()
-	p, err := assembly.Open(ctx, cfg, assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: log})
+	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		defer cancel()
+		if err := t.Shutdown(ctx); err != nil {
+			log.Warn("telemetry", "cause", err)
+		}
+	}()
+	const scope = "github.com/millrace/millrace"
+	p, err := assembly.Open(ctx, cfg, assembly.Deps{Meter: t.Meter(scope), Tracer: t.Tracer(scope), Logger: log})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	stopServing, err := serveStatus(cfg.Listen, p)
-	if err != nil {
-		return err
-	}
-	defer stopServing()
+	t.SetReady(func(context.Context) error {
+		if !p.Engine.Ready() {
+			return errors.New("recovering what the last run left")
+		}
+		return nil
+	})
+	t.Handle("GET /status", statusPage(p))
+	log.Info("pipeline starts", "config", f.config, "status", t.URL()+"/status", "metrics", t.URL()+"/metrics")
 	go f.stopOnSignal(ctx, cancel, p.Engine, log)
 	return p.Run(ctx)
+}
+
+// shutdownTimeout bounds sending the last spans.
+const shutdownTimeout = 5 * time.Second
+
+// version is that of the module, or of the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
 }
 
 // stopOnSignal drains at the first signal and stops hard at the second.
@@ -109,30 +140,11 @@ type status struct {
 	Requests     int64 `json:"requests"`
 }
 
-func serveStatus(listen string, p *assembly.Pipeline) (func(), error) {
-	if listen == "" {
-		return func() {}, nil
-	}
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		s := status{Status: p.Engine.Status(), BytesFetched: p.Reader.Stats().Bytes, Requests: p.Reader.Stats().Requests}
+// statusPage tells how the pipeline stands, as JSON.
+func statusPage(p *assembly.Pipeline) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		read := p.Reader.Stats()
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s) // the reader has gone away
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !p.Engine.Ready() {
-			http.Error(w, "recovering", http.StatusServiceUnavailable)
-		}
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("status server ended", "cause", err)
-		}
-	}()
-	return func() { _ = server.Close() }, nil
+		_ = json.NewEncoder(w).Encode(status{Status: p.Engine.Status(), BytesFetched: read.Bytes, Requests: read.Requests}) // the reader has gone away
+	}
 }

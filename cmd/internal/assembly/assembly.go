@@ -63,12 +63,18 @@ func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err e
 	}()
 	operators := func() ([]pipeline.Operator, error) {
 		op, err := window.New(cfg.Windows, memory.DefaultAllocator)
+		if err == nil {
+			err = op.Instrument(deps.Meter)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return []pipeline.Operator{op}, nil
 	}
 	if err := p.openStore(cfg); err != nil {
+		return nil, err
+	}
+	if err := instrument(deps.Meter, p.Reader); err != nil {
 		return nil, err
 	}
 	if p.Sink, err = OpenSink(cfg); err != nil {
@@ -79,6 +85,9 @@ func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err e
 		return nil, err
 	}
 	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+		return nil, err
+	}
+	if err := p.Sink.CheckSettings(ctx); err != nil {
 		return nil, err
 	}
 	book, err := p.openLedger(ctx, cfg)
@@ -174,10 +183,17 @@ func (p *Pipeline) openStore(cfg config.Config) error {
 		return err
 	}
 	c := blob.DefaultConfig(decode.SplitRecords)
-	c.ChunkBytes, c.MaxRecordBytes = 4<<20, 32<<20
+	c.ChunkBytes, c.MaxRecordBytes = chunkBytes, maxRecordBytes
 	p.Reader, err = blob.New(c, p.store)
 	return err
 }
+
+// Bounds of what is read at one time, in bytes. The memory budget of a pipeline,
+// at least 128 MiB, has room for a record of the largest size.
+const (
+	chunkBytes     = 4 << 20
+	maxRecordBytes = 32 << 20
+)
 
 func prefixed(err error, format string, args ...any) error {
 	if err == nil {
