@@ -176,9 +176,9 @@ func (c Config) Validate() error {
 	for i, a := range c.Accounts {
 		key := fmt.Sprintf("accounts[%d]", i)
 		check(a.Name != "", key+".name", "missing")
-		check(isURL(a.Endpoint), key+".endpoint", "%q is no http(s) address: give the blob endpoint, such as https://NAME.blob.core.windows.net", a.Endpoint)
+		check(isURL(a.Endpoint), key+".endpoint", "no plain http(s) address: give the blob endpoint without user or key, such as https://NAME.blob.core.windows.net")
 		for j, alias := range a.Aliases {
-			check(isURL(alias), fmt.Sprintf("%s.aliases[%d]", key, j), "%q is no http(s) address", alias)
+			check(isURL(alias), fmt.Sprintf("%s.aliases[%d]", key, j), "no plain http(s) address")
 		}
 		check(len(a.Containers) > 0, key+".containers", "missing: name the containers that may be read")
 		check(a.Key.Set() != a.SAS.Set(), key, "want exactly one of key and sas, each as {env: NAME} or {file: PATH}")
@@ -190,11 +190,13 @@ func (c Config) Validate() error {
 	}
 	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
-	check(isURL(c.ClickHouse.URL), "clickhouse.url", "%q is no http(s) address, such as http://127.0.0.1:8123", c.ClickHouse.URL)
+	check(isURL(c.ClickHouse.URL), "clickhouse.url", "no plain http(s) address: give it without user or password, such as http://127.0.0.1:8123")
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
 	return errors.Join(faults...)
 }
 
+// isURL says whether s is an address without a user. One with a user may hold a
+// password, which is why no message repeats the text.
 func isURL(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil
