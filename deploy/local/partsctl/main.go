@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,13 +23,16 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	if len(args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: partsctl check|install|env build|demo|test")
+	flags := flag.NewFlagSet("partsctl", flag.ContinueOnError)
+	noClickHouse := flags.Bool("no-clickhouse", false, "leave the embedded ClickHouse out")
+	if err := flags.Parse(args); err != nil || flags.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: partsctl [-no-clickhouse] check|install|env build|demo|test")
 		return 2
 	}
-	purpose, err := local.ParsePurpose(args[1])
+	purpose, err := local.ParsePurpose(flags.Arg(1))
 	if err == nil {
-		err = local.Command(ctx, args[0], local.Need{Purpose: purpose}, os.Stdout, os.Stderr)
+		need := local.Need{Purpose: purpose, NoClickHouse: *noClickHouse}
+		err = local.Command(ctx, flags.Arg(0), need, os.Stdout, os.Stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "partsctl:", err)

@@ -1,0 +1,134 @@
+# Millrace. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The programs are built without cgo. The version control stamp is left out: a
+# checkout of another owner would stop the build.
+GO_BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath
+TOOL := go tool -modfile=deploy/tools/go.mod
+PARTS := go run ./deploy/local/partsctl
+
+# Packages whose goroutines meet, for the race detector.
+RACE := ./cmd/internal/children ./deploy/local/... ./pipeline/blob/... ./pipeline/engine ./pipeline/ledger \
+	./pipeline/source/... ./sinks/...
+
+ARGS ?=
+FUZZTIME ?= 30s
+TEST_TIMEOUT ?= 15m
+
+# A server of your own instead of the embedded ClickHouse: make demo CLICKHOUSE=URL
+CLICKHOUSE ?=
+ifneq ($(CLICKHOUSE),)
+PARTS_FLAGS := -no-clickhouse
+DEMO_FLAGS := --clickhouse $(CLICKHOUSE)
+endif
+
+# What a missing part means: not tested here, and never green; a failure in CI.
+NOT_RUN = if [ "$${CI:-}" = true ]; then echo "FAIL: a part is missing, and CI runs need all of them"; exit 1; \
+	else echo "NOT RUN: the tests need the parts named above"; exit 3; fi
+
+# Downloads run beside the build; $(1) is what the parts are for.
+PARTS_AND_BUILD = $(PARTS) $(PARTS_FLAGS) install $(1) & parts=$$!; \
+	$(MAKE) build || { kill $$parts 2>/dev/null; wait $$parts; exit 1; }; wait $$parts
+
+# Where the parts are, for tests.
+PARTS_ENV = eval "$$($(PARTS) env test)"; \
+	export MILLRACE_CLICKHOUSE_BIN="$(CURDIR)/bin/millrace-clickhouse" MILLRACE_BIN="$(CURDIR)/bin/millrace" MILLRACE_REQUIRE_PARTS=1
+NO_PARTS = unset MILLRACE_LIBCHDB MILLRACE_AZURITE MILLRACE_PYTHON MILLRACE_CLICKHOUSE_BIN MILLRACE_BIN MILLRACE_REQUIRE_PARTS
+
+# One line per package, failures in full, and a tally at the end that is also
+# kept in a file: after a failure, make itself has the last word.
+TALLY := $(CURDIR)/.cache/tally
+TEST = mkdir -p "$(CURDIR)/.cache"; rm -f "$(TALLY)"; $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg \
+	--post-run-command 'sh $(CURDIR)/.ci/tally $(TALLY)' --
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: build
+build: ## Build bin/millrace (static) and bin/millrace-clickhouse
+	@$(GO_BUILD) -o bin/ ./cmd/millrace ./cmd/millrace-clickhouse
+
+.PHONY: demo
+demo: ## The whole job on embedded defaults: make demo ARGS='--for 60s'
+	@$(call NEED_GO)
+	@$(PARTS) $(PARTS_FLAGS) check demo
+	@$(call PARTS_AND_BUILD,demo)
+	@exec bin/millrace demo $(DEMO_FLAGS) $(ARGS)
+
+.PHONY: chaos
+chaos: ## The demo with the pipeline killed (-9) five times, then the reconciliation
+	@$(call NEED_GO)
+	@$(PARTS) $(PARTS_FLAGS) check demo
+	@$(call PARTS_AND_BUILD,demo)
+	@exec bin/millrace demo --chaos --for 60s $(DEMO_FLAGS) $(ARGS)
+
+.PHONY: parts
+parts: ## Check this machine and install what demo and tests run against
+	@$(PARTS) check test
+	@$(PARTS) install test
+
+.PHONY: test
+test: ## Install the parts, build, and run all tests (missing part: NOT RUN)
+	@$(call NEED_GO)
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PARTS_AND_BUILD,test) || { $(NOT_RUN); }
+	@$(PARTS_ENV); go test -race -timeout $(TEST_TIMEOUT) $(RACE)
+	@$(PARTS_ENV); $(TEST) -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: test-quick
+test-quick: ## Go only, no parts, within 90 s after the build
+	@$(NO_PARTS); $(TEST) -short -timeout 90s ./...
+
+.PHONY: race
+race: ## The race detector on the packages whose goroutines meet
+	@$(call PARTS_AND_BUILD,test)
+	@$(PARTS_ENV); go test -race -timeout $(TEST_TIMEOUT) $(RACE)
+
+.PHONY: check
+check: lint layers test-quick ## Format, lint, layers and unit tests: before every commit
+
+.PHONY: lint
+lint: ## gofumpt and golangci-lint
+	@$(TOOL) golangci-lint run ./...
+
+.PHONY: format
+format: ## Rewrite the sources as gofumpt wants them
+	@$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+.PHONY: layers
+layers: ## Which room imports which, and what stands at the top of the tree
+	@go test ./deploy/layers
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZTIME (30s)
+	@for dir in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
+			echo "== $$dir $$target for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Benchmarks with memory; compare two runs with benchstat
+	@go test -run '^$$' -bench . -benchmem -timeout 60m $$(grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -n1 dirname | sort -u)
+
+.PHONY: generate
+generate: ## Rewrite generated files; the tree must be clean after it
+	@go generate ./...
+	@git diff --exit-code
+
+.PHONY: vuln
+vuln: ## Known vulnerabilities in what is linked (asks the database of the Go project)
+	@$(TOOL) govulncheck ./...
+
+.PHONY: clean
+clean: ## Remove bin/ (the downloaded parts in .cache/ stay)
+	@rm -rf bin
+
+# Without Go there is nothing to run the preflight with.
+NEED_GO = command -v go >/dev/null || { echo "FAULT  go  not found. Fix: install Go 1.26 or newer"; exit 1; }
