@@ -17,7 +17,7 @@ func TestEstimateIsWithinThreeSigma(t *testing.T) {
 	const sketches = 60
 	sigma := 1.04 / math.Sqrt(Registers)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, n := range []int{1, 2, 10, 100, 383, 384, 385, 1000, 2048, 3000, 5120, 6000, 10_000, 100_000, 500_000} {
+	for _, n := range []int{1, 2, 10, 100, 383, 384, 385, 1000, 2048, 3000, 5120, 6000, 10_000, 100_000} {
 		var mean, square float64
 		for range sketches {
 			var h HyperLogLog

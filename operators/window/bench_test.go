@@ -56,6 +56,7 @@ func BenchmarkApply(b *testing.B) {
 		{"dst_port_protocol/4k_hosts", []Config{services}, 4000},
 		{"dst_port_protocol/100_hosts", []Config{services}, 100},
 		{"dst_port_protocol/1M_hosts", []Config{services}, 1 << 20},
+		{"dst_port_protocol/1M_hosts_overflow", []Config{{Name: "few", Size: time.Minute, GroupBy: services.GroupBy, Sums: counters, MaxGroups: 1000}}, 1 << 20},
 		{"traffic_1m", DefaultWindows()[:1], 4000},
 		{"rules_5m", DefaultWindows()[2:], 4000},
 		{"default", DefaultWindows(), 4000},
@@ -100,6 +101,42 @@ func benchmarkApply(b *testing.B, cfg []Config, hosts int) {
 	// What a core does, also when others use it.
 	b.ReportMetric(float64(rows)*float64(n)/(cpuTime()-before).Seconds()/1e6, "Mrow/cpu-s")
 	b.ReportMetric(float64(out)/float64(n)*batches, "groups/close")
+}
+
+// BenchmarkSnapshot writes and reads the state of the default windows after 256 Ki
+// rows.
+func BenchmarkSnapshot(b *testing.B) {
+	o, err := New(DefaultWindows(), memory.DefaultAllocator)
+	if err != nil {
+		b.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 22))
+	in, release := input(b, memory.DefaultAllocator, 1, 0, trafficFlows(rng, 1<<18, 4000))
+	defer release()
+	if _, err := o.Apply(in); err != nil {
+		b.Fatal(err)
+	}
+	snapshot, err := o.Snapshot()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("write", func(b *testing.B) {
+		b.SetBytes(int64(len(snapshot)))
+		b.ReportMetric(float64(o.Stats().Groups), "groups")
+		for b.Loop() {
+			if _, err := o.Snapshot(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("read", func(b *testing.B) {
+		b.SetBytes(int64(len(snapshot)))
+		for b.Loop() {
+			if err := o.Restore(snapshot); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkSortPairs compares the two ways of sorting a window's groups.
