@@ -122,10 +122,9 @@ type Engine struct {
 	acks    ackTable
 	metrics *metrics
 
-	stopSources context.CancelFunc
-	drainOnce   sync.Once
-	drain       chan bool // end of input?
-	live        atomic.Int32
+	drainOnce sync.Once
+	drain     chan bool // end of input?
+	live      atomic.Int32
 }
 
 // New assembles an engine. It starts nothing.
@@ -158,11 +157,27 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.runners = append(e.runners, r)
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	var running sync.WaitGroup
 	for _, r := range e.runners {
-		group.Go(func() error { return r.run(ctx) })
+		running.Add(1)
+		group.Go(func() error {
+			defer running.Done()
+			return r.run(ctx)
+		})
 	}
-	group.Go(func() error { return e.feed(ctx) })
+	finished := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(finished)
+	}()
+	group.Go(func() error {
+		if err := e.feed(ctx); err != nil {
+			return err
+		}
+		return e.awaitDrain(ctx, finished)
+	})
 	err := group.Wait()
+	<-finished
 	if err != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -216,6 +231,26 @@ func (e *Engine) feed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ErrDrainTimeout: a soft stop took longer than it may. Nothing is lost: the next
+// start finishes it.
+var ErrDrainTimeout = errors.New("soft stop took too long")
+
+// awaitDrain bounds a soft stop: a blob that cannot be read, or a target that is
+// away, must not hold it for ever.
+func (e *Engine) awaitDrain(ctx context.Context, finished <-chan struct{}) error {
+	t := time.NewTimer(e.cfg.DrainTimeout)
+	defer t.Stop()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		s := e.Status()
+		return fmt.Errorf("%w (%v): %d blobs wait or are being read, %d commits are not done: the next start finishes them", ErrDrainTimeout, e.cfg.DrainTimeout, s.Queued+s.Reading, s.InFlight)
+	}
 }
 
 func (e *Engine) sweep(ctx context.Context) error {

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -133,6 +134,7 @@ type target struct {
 	addresses map[string]int
 	windows   uint64
 	rejects   int64
+	away      bool // refuses everything
 }
 
 func newTarget() *target {
@@ -144,6 +146,9 @@ func key(b pipeline.BatchID, p pipeline.PieceRef) string { return b.String() + p
 func (s *target) Land(_ context.Context, b pipeline.BatchID, epoch uint64, p pipeline.Piece) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away {
+		return pipeline.ErrTransient
+	}
 	if epoch < s.epoch[b.Shard()] {
 		return pipeline.ErrFenced
 	}
@@ -202,6 +207,11 @@ func (s *target) Fence(_ context.Context, _ uint16, shard int, epoch uint64) err
 
 func start(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocator) (*engine.Engine, func()) {
 	t.Helper()
+	return startWith(t, dir, e, s, alloc, func(*engine.Config) {})
+}
+
+func startWith(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
+	t.Helper()
 	store, err := ledger.OpenDirectory(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -217,6 +227,7 @@ func start(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocato
 	cfg := engine.DefaultConfig()
 	cfg.Shard.MaxBatchAge, cfg.Shard.BaseEvery, cfg.Tick = 100*time.Millisecond, 300*time.Millisecond, 10*time.Millisecond
 	cfg.Shard.RetryMin = time.Millisecond
+	change(&cfg)
 	eng, err := engine.New(cfg, engine.Parts{
 		Ledger: book, Sources: []pipeline.Source{e}, Reader: reader, Sink: s, Allocator: alloc,
 		Operators: func() ([]pipeline.Operator, error) {
@@ -276,5 +287,26 @@ func TestEngineLandsExactlyOnceOverHardStops(t *testing.T) {
 	}
 	if s.windows != uint64(e.written) {
 		t.Errorf("windows count %d rows, %d tuples were written", s.windows, e.written)
+	}
+}
+
+// A soft stop that cannot finish ends in time and says what it waited for.
+func TestDrainIsBounded(t *testing.T) {
+	e, s := newEstate(5, 3), newTarget()
+	s.away = true
+	eng, stop := startWith(t, t.TempDir()+"/ledger", e, s, memory.DefaultAllocator, func(c *engine.Config) { c.DrainTimeout = 300 * time.Millisecond })
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- eng.Run(t.Context()) }()
+	e.grow()
+	time.Sleep(50 * time.Millisecond)
+	eng.Drain(false)
+	select {
+	case err := <-done:
+		if !errors.Is(err, engine.ErrDrainTimeout) {
+			t.Errorf("a stop without a target gives %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("does not stop")
 	}
 }
