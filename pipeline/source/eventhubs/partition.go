@@ -22,7 +22,7 @@ type partition struct {
 	last    *int64    // sequence number of the last message given on; nil is none
 	created time.Time // the life of the hub that last belongs to; zero is unknown
 	retry   backoff
-	worked  bool // a link has held
+	refused int // times in a row that the first link was refused
 
 	mu sync.Mutex
 	t  *tracker // of the present life
@@ -65,7 +65,7 @@ func (p *partition) run(ctx context.Context, c *client, emit func(context.Contex
 		case kind == troubleStolen:
 			wait = p.s.cfg.OwnershipWait
 			p.s.metrics.stolen.Add(ctx, 1)
-		case kind == troubleRefused && !p.worked:
+		case kind == troubleRefused && p.hopeless():
 			return fmt.Errorf("event hub %q, partition %s: %w; check the key and the consumer group %q", p.s.hub, p.id, err, p.s.cfg.ConsumerGroup)
 		default:
 			p.s.metrics.reconnects.Add(ctx, 1)
@@ -97,20 +97,36 @@ func (p *partition) link(ctx context.Context, c *client, emit func(context.Conte
 		// what it has prefetched.
 		events, err := pc.ReceiveEvents(ctx, 1, nil)
 		if err != nil {
-			if !isContext(err) && p.s.deps.Now().Sub(opened) > p.s.cfg.RetryMax {
-				p.retry.reset()
-				p.worked = true
+			if p.s.deps.Now().Sub(opened) > heldTime {
+				p.held()
 			}
 			return err
 		}
-		p.worked = true
-		p.retry.reset()
+		p.held()
 		for _, e := range events {
 			if err := p.give(ctx, e, emit); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// heldTime is how long a link must live to count as made: the SDK does not tell
+// when the service has let it in, but a refusal comes at once.
+const heldTime = 5 * time.Second
+
+// held notes that the service let us in.
+func (p *partition) held() {
+	p.retry.reset()
+	p.s.worked.Store(true)
+}
+
+// hopeless tells whether to give up after a refusal: several in a row before any
+// link of the source has ever held. Later a refusal passes: a key is changed, a hub
+// is made anew.
+func (p *partition) hopeless() bool {
+	p.refused++
+	return !p.s.worked.Load() && p.refused >= 3
 }
 
 // position compares the position with what the partition holds. After it, last is

@@ -2,10 +2,10 @@ package eventhubs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +22,7 @@ type Source struct {
 	deps    Deps
 	hub     string
 	metrics *metrics
+	worked  atomic.Bool // a link has held
 
 	mu         sync.Mutex
 	partitions map[string]*partition
@@ -189,9 +190,4 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// isContext tells the end of a context from trouble.
-func isContext(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator/internal/wire"
@@ -25,6 +26,7 @@ type conn struct {
 	out       []byte // not yet written
 	lastWrite time.Time
 	closing   bool // the close frame is written, or nothing can be written any more
+	stopping  atomic.Bool
 
 	peerFrame uint32        // bytes that the peer takes in one frame
 	peerIdle  time.Duration // the peer's idle time-out; 0 is none
@@ -90,6 +92,12 @@ func (c *conn) serve(ctx context.Context) {
 		return
 	}
 	_ = c.nc.SetDeadline(time.Time{})
+	// A peer that does not read must not hold the stop up for writeTime.
+	stop = context.AfterFunc(ctx, func() {
+		c.stopping.Store(true)
+		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+	})
+	defer stop()
 	frames := make(chan wire.Frame, 64)
 	var reader sync.WaitGroup
 	var readErr error
@@ -105,7 +113,8 @@ func (c *conn) serve(ctx context.Context) {
 	if tc, ok := c.nc.(*net.TCPConn); ok {
 		_ = tc.CloseWrite()
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	linger := time.AfterFunc(lingerTime, func() { _ = c.nc.Close() })
+	defer linger.Stop()
 	reader.Wait()
 }
 
@@ -234,6 +243,9 @@ func (c *conn) flush() {
 		return
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(writeTime))
+	if c.stopping.Load() { // after the line above, so that one of the two sees the other
+		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTime))
+	}
 	if _, err := c.nc.Write(c.out); err != nil {
 		c.closing = true
 	}

@@ -400,6 +400,33 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
+// TestStopDespiteDeafPeer: a peer that takes credit and never reads cannot hold
+// the stop up.
+func TestStopDespiteDeafPeer(t *testing.T) {
+	s, err := New(Config{Addr: "127.0.0.1:0", Hubs: []Hub{{Name: "logs", Partitions: 2}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	p := dialRaw(t, s, wire.Open{MaxFrameSize: 1 << 20})
+	source := &wire.Terminus{Descriptor: uint64(wire.CodeSource), Fields: wire.List{"logs/ConsumerGroups/$Default/Partitions/0"}}
+	p.send(&wire.Attach{Name: "deaf", Receiver: true, SndSettle: 2, Source: source}, nil)
+	p.send(&wire.Flow{IncomingWindow: 1 << 30, Handle: id(0), LinkCredit: id(1 << 30)}, nil)
+	for range 40 { // more than the socket's buffers hold
+		if _, err := s.Publish("logs", ToPartition(0), make([]byte, 1_000_000), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // until the writer stands
+	begin := time.Now()
+	cancel()
+	if err := <-done; err != nil || time.Since(begin) > 5*time.Second {
+		t.Errorf("stopped after %s: %v", time.Since(begin), err)
+	}
+}
+
 // TestStopTellsPeers: clients are told when the emulator goes down.
 func TestStopTellsPeers(t *testing.T) {
 	s, err := New(Config{Addr: "127.0.0.1:0", Hubs: []Hub{{Name: "logs", Partitions: 2}}})
