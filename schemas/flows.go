@@ -105,7 +105,7 @@ var Quarantine = Table{
 }
 
 // Batches lists the byte ranges behind each commit, landed with each checkpoint;
-// `millrace ledger rebuild` reads a lost ledger's offsets from here.
+// a lost ledger's offsets can be rebuilt from it.
 var Batches = Table{
 	Name: "batches",
 	Columns: []Column{

@@ -275,7 +275,7 @@ func (l *Ledger) manifests(ctx context.Context, shard int, s *State) error {
 			continue
 		}
 		if seq != next {
-			return fmt.Errorf("recover shard %d: manifest %d is missing, the next one is %d: restore the ledger from a copy, or run millrace ledger rebuild", shard, next, seq)
+			return fmt.Errorf("recover shard %d: manifest %d is missing, the next one is %d: restore the ledger's folder from a copy", shard, next, seq)
 		}
 		var m pipeline.Manifest
 		if err := l.get(ctx, object(shard, "m", seq), "manifest", &m); err != nil {

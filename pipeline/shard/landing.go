@@ -91,7 +91,7 @@ func (c *Core) probed(e Probed) {
 		case 0:
 			p.landed = false
 		default:
-			c.fail(fmt.Errorf("batch %v: table %q, partition %s holds %d of its %d rows: %w: a part is whole or absent, so rows were deleted or written by someone else; compare with millrace verify",
+			c.fail(fmt.Errorf("batch %v: table %q, partition %s holds %d of its %d rows: %w: a part is whole or absent, so rows were deleted or written by someone else; put them right by batch_id, then start again",
 				b.manifest.Batch, ref.Table, ref.Partition, rows, ref.Rows, ErrImpossible))
 			return
 		}
