@@ -107,8 +107,12 @@ func (e *estate) Run(ctx context.Context, emit func(context.Context, pipeline.De
 		select {
 		case id := <-e.changed:
 			data, _ := e.content(id)
-			if err := emit(ctx, pipeline.Delivery{Announcements: []pipeline.Announcement{{Blob: id, ContentLength: int64(len(data))}}, Ack: func() {}}); err != nil {
+			err := emit(ctx, pipeline.Delivery{Announcements: []pipeline.Announcement{{Blob: id, ContentLength: int64(len(data))}}, Ack: func() {}})
+			if ctx.Err() != nil {
 				return nil
+			}
+			if err != nil {
+				return err
 			}
 		case <-ctx.Done():
 			return nil
@@ -234,7 +238,7 @@ func startWith(t *testing.T, dir string, e *estate, s *target, alloc memory.Allo
 			op, err := window.New(window.DefaultWindows(), alloc)
 			return []pipeline.Operator{op}, err
 		},
-		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
+		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

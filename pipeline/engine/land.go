@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -141,7 +142,7 @@ func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID,
 	r.e.metrics.landed(ctx, p.Table, p.Rows, time.Since(began), err)
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
-		r.log.Warn("landing", "batch", batch.String(), "table", p.Table, "cause", err)
+		r.log.Warn("landing", slog.String("batch", batch.String()), slog.String("table", p.Table), slog.Any("cause", err))
 	}
 	return shard.PieceLanded{Seq: a.Seq, Piece: a.Piece, Epoch: a.Epoch, Err: err}
 }
@@ -153,7 +154,7 @@ func (r *runner) patiently(ctx context.Context, what string, f func() error) err
 		if err == nil || ctx.Err() != nil || !errors.Is(err, pipeline.ErrTransient) {
 			return err
 		}
-		r.log.Warn("trying again", "what", what, "cause", err)
+		r.log.Warn("trying again", slog.String("what", what), slog.Any("cause", err))
 		if err := sleep(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
 			return err
 		}
@@ -173,7 +174,7 @@ func (r *runner) answer(ctx context.Context, err error, ev shard.Event) shard.Ev
 func (r *runner) fence(ctx context.Context, a shard.SetFence) shard.Event {
 	info := r.e.parts.Ledger.Info()
 	err := r.patiently(ctx, "fence", func() error { return r.e.parts.Sink.Fence(ctx, info.ID, r.id, a.Epoch) })
-	return r.answer(ctx, err, shard.FenceSet{Epoch: a.Epoch})
+	return r.answer(ctx, err, shard.FenceSet(a))
 }
 
 func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
@@ -185,7 +186,7 @@ func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
 		return err
 	})
 	if err == nil {
-		r.log.Info("probed a batch in doubt", "batch", id.String(), "pieces", len(a.Pieces), "rows_found", rows)
+		r.log.Info("probed a batch in doubt", slog.String("batch", id.String()), slog.Int("pieces", len(a.Pieces)), slog.Any("rows_found", rows))
 	}
 	return r.answer(ctx, err, shard.Probed{Seq: a.Seq, Rows: rows})
 }
@@ -217,7 +218,7 @@ func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest) shard
 func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
 	err := r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq)
 	r.e.metrics.ledgerWrote(ctx, "head")
-	return r.answer(ctx, err, shard.HeadWritten{DoneSeq: a.DoneSeq})
+	return r.answer(ctx, err, shard.HeadWritten(a))
 }
 
 // writeBase makes a checkpoint: the byte ranges of its batches go to the target's

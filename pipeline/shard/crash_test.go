@@ -174,7 +174,7 @@ func (w *world) do(a shard.Action) shard.Event {
 			if err := w.book.WriteHead(context.Background(), 0, a.DoneSeq); err != nil {
 				w.t.Fatal(err)
 			}
-			return shard.HeadWritten{DoneSeq: a.DoneSeq}
+			return shard.HeadWritten(a)
 		})
 	case shard.WriteBase:
 		w.writes = append(w.writes, func() shard.Event {
@@ -187,7 +187,7 @@ func (w *world) do(a shard.Action) shard.Event {
 		in := insert{epoch: a.Epoch, seq: a.Seq, piece: a.Piece, units: w.held[a.Seq]}
 		w.later(func() shard.Event { return w.land(in) })
 	case shard.SetFence:
-		w.later(func() shard.Event { w.epoch = max(w.epoch, a.Epoch); return shard.FenceSet{Epoch: a.Epoch} })
+		w.later(func() shard.Event { w.epoch = max(w.epoch, a.Epoch); return shard.FenceSet(a) })
 	case shard.Probe:
 		w.later(func() shard.Event { return w.probe(a) })
 	case shard.Ack:

@@ -152,7 +152,7 @@ func views(cfg config.Config) ([]schemas.View, error) {
 	defer op.Release()
 	var out []schemas.View
 	for _, v := range op.Views() {
-		out = append(out, schemas.View(v))
+		out = append(out, v)
 	}
 	return out, nil
 }
