@@ -75,7 +75,7 @@ func (f runFlags) run(cmd *cobra.Command) error {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		defer cancel()
 		if err := t.Shutdown(ctx); err != nil {
-			log.Warn("telemetry", "cause", err)
+			log.Warn("telemetry", slog.Any("cause", err))
 		}
 	}()
 	const scope = "github.com/millrace/millrace"
@@ -91,7 +91,7 @@ func (f runFlags) run(cmd *cobra.Command) error {
 		return nil
 	})
 	t.Handle("GET /status", statusPage(p))
-	log.Info("pipeline starts", "config", f.config, "status", t.URL()+"/status", "metrics", t.URL()+"/metrics")
+	log.Info("pipeline starts", slog.String("config", f.config), slog.String("status", t.URL()+"/status"), slog.String("metrics", t.URL()+"/metrics"))
 	go f.stopOnSignal(ctx, cancel, p.Engine, log)
 	return p.Run(ctx)
 }

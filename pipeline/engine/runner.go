@@ -57,9 +57,9 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := e.parts.Logger.With("shard", id)
+	log := e.parts.Logger.With(slog.Int("shard", id))
 	for _, w := range found.Warnings {
-		log.Warn("ledger damage stepped around", "cause", w)
+		log.Warn("ledger damage stepped around", slog.String("cause", w))
 	}
 	operators, err := e.parts.Operators()
 	if err != nil {
@@ -85,7 +85,7 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 		ledger: make(chan func(ctx context.Context) shard.Event, 8),
 	}
 	if n := len(found.Manifests); n > 0 {
-		log.Info("recovering", "manifests", n, "done_seq", found.DoneSeq, "base_seq", found.Base.Seq)
+		log.Info("recovering", slog.Int("manifests", n), slog.Uint64("done_seq", found.DoneSeq), slog.Uint64("base_seq", found.Base.Seq))
 	}
 	r.publish()
 	return r, nil
@@ -229,11 +229,11 @@ func (r *runner) report(ctx context.Context, a shard.Report) {
 	r.e.metrics.reported(ctx, a.Kind)
 	switch {
 	case a.Kind == "unreadable" && errors.Is(a.Err, pipeline.ErrTransient):
-		r.log.Debug("blob read will be retried", "blob", a.Blob.String(), "cause", a.Err)
+		r.log.Debug("blob read will be retried", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
 	case a.Err != nil:
-		r.log.Warn("blob cannot be read", "blob", a.Blob.String(), "cause", a.Err)
+		r.log.Warn("blob cannot be read", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
 	default:
-		r.log.Warn("blob changed", "kind", a.Kind, "blob", a.Blob.String())
+		r.log.Warn("blob changed", slog.String("kind", a.Kind), slog.String("blob", a.Blob.String()))
 	}
 }
 

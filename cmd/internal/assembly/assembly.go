@@ -275,7 +275,7 @@ func patiently(ctx context.Context, log *slog.Logger, f func() error) error {
 		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= 30 {
 			return err
 		}
-		log.Warn("target is not there yet", "cause", err)
+		log.Warn("target is not there yet", slog.Any("cause", err))
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
