@@ -76,11 +76,11 @@ func (d *decodeRun) run(ctx context.Context, format string, args []string, stdou
 		return err
 	}
 	d.out = out
-	files, err := d.list(args)
-	if err != nil {
-		return err
-	}
+	files := d.list(args)
 	defer closeRoots(files)
+	if len(files) == 0 {
+		return &exitError{code: exitFailed}
+	}
 	alloc := decode.NewRecycler(memory.NewGoAllocator(), decodeKept)
 	d.batch = decode.NewBatch(alloc)
 	defer d.batch.Release()
@@ -112,7 +112,7 @@ type input struct {
 }
 
 // list finds the files that the arguments name.
-func (d *decodeRun) list(args []string) (files []input, err error) {
+func (d *decodeRun) list(args []string) (files []input) {
 	for _, arg := range args {
 		if arg == "-" {
 			files = append(files, input{name: "-"})
@@ -133,7 +133,7 @@ func (d *decodeRun) list(args []string) (files []input, err error) {
 		}
 		files = append(files, below...)
 	}
-	return files, nil
+	return files
 }
 
 // listDir finds the logs below a directory. All access goes through os.Root, so
@@ -238,6 +238,10 @@ func (d *decodeRun) flush() error {
 
 // fault tells that a file could not be read to its end.
 func (d *decodeRun) fault(name string, err error) {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err // the name is said once
+	}
 	d.refused++
 	d.progress.clear()
 	fmt.Fprintf(d.stderr, "millrace: decode %q: %v\n", name, err)

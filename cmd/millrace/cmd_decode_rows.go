@@ -87,7 +87,7 @@ func (jsonStyle) text(s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// csvStyle writes RFC 4180 with a header line. Text that a spreadsheet would take
+// csvStyle quotes as RFC 4180 and begins with a header line. Text that a spreadsheet would take
 // for a formula gets an apostrophe in front.
 type csvStyle struct{}
 
@@ -96,9 +96,9 @@ func (csvStyle) header() string {
 	for i, c := range schemas.Flows.Columns {
 		names[i] = c.Name
 	}
-	return strings.Join(names, ",") + "\r\n"
+	return strings.Join(names, ",") + "\n"
 }
-func (csvStyle) end() string                  { return "\r\n" }
+func (csvStyle) end() string                  { return "\n" }
 func (csvStyle) bare() (before, after string) { return "", "" }
 func (csvStyle) open(_ string, first bool) string {
 	if first {

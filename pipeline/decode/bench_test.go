@@ -54,7 +54,8 @@ func estate(records int) []byte {
 					if tuple > 0 {
 						b = append(b, ',')
 					}
-					b = appendTuple(b, r, at, hosts[zipf.Uint64()], hosts[zipf.Uint64()])
+					src := zipf.Uint64()
+					b = appendTuple(b, r, at, hosts[src], hosts[sameFamily(src, zipf.Uint64())])
 				}
 				b = append(b, "]}"...)
 			}
@@ -63,6 +64,17 @@ func estate(records int) []byte {
 		b = append(b, "]}}"...)
 	}
 	return b
+}
+
+// sameFamily moves a host to the family of another: every tenth is IPv6.
+func sameFamily(like, host uint64) uint64 {
+	switch {
+	case like%10 == 0:
+		return host / 10 * 10
+	case host%10 == 0:
+		return host + 1
+	}
+	return host
 }
 
 func appendTuple(b []byte, r *rand.Rand, at int64, src, dst string) []byte {
@@ -108,7 +120,7 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkReader adds reading in chunks and making record batches.
 func BenchmarkReader(b *testing.B) {
 	data := append(append([]byte(`{"records":[`), estate(60)...), `]}`...)
-	batch := NewBatch(memory.NewGoAllocator())
+	batch := NewBatch(NewRecycler(memory.NewGoAllocator(), 64<<20))
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	cpu := cpuTime()

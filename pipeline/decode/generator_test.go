@@ -294,6 +294,9 @@ func (g *generator) address() string {
 }
 
 func (g *generator) counter() string {
+	if !g.one(8) {
+		return strconv.Itoa(g.IntN(10_000_000) >> g.IntN(20))
+	}
 	return strconv.FormatUint(g.Uint64()>>g.IntN(64), 10)
 }
 

@@ -34,6 +34,7 @@ type Reader struct {
 	state  readState
 	begun  bool // a BOM may no longer come
 	inside bool // of a {"records":[...]} or [...] that must be closed
+	bare   bool // of [...]
 }
 
 type readState uint8
@@ -143,7 +144,7 @@ func (r *Reader) records(b *Batch) (res Result, ok bool) {
 	switch {
 	case how == isClosed:
 		r.advance(1)
-		r.state = atEpilogue
+		r.closed()
 		return res, true
 	case how == isStray:
 		res.add(r.rest(pipeline.ReasonSyntax, "a bracket closes what was not opened"))
@@ -160,6 +161,14 @@ func (r *Reader) records(b *Batch) (res Result, ok bool) {
 		return res, true
 	}
 	return r.skipRecord(), true
+}
+
+// closed goes on behind the records array.
+func (r *Reader) closed() {
+	r.state = atEpilogue
+	if r.bare {
+		r.inside, r.state = false, atStart
+	}
 }
 
 // rest refuses everything up to the end of the file.
@@ -248,7 +257,7 @@ func (r *Reader) open() {
 	switch data[p] {
 	case '[':
 		r.advance(p + 1)
-		r.inside, r.state = true, atRecords
+		r.inside, r.bare, r.state = true, true, atRecords
 	case '{':
 		r.openObject(p)
 	default:
@@ -265,7 +274,7 @@ func (r *Reader) openObject(p int) {
 		switch {
 		case found:
 			r.advance(n)
-			r.inside, r.state = true, atRecords
+			r.inside, r.bare, r.state = true, false, atRecords
 			return
 		case more && !r.full():
 			r.fill()

@@ -104,16 +104,15 @@ func (d *decoder) anyTuple(p, depth int) int {
 		return end
 	}
 	value, at := d.data[p:end], p
-	var reason pipeline.Reason
-	var detail string
-	if value[0] != '"' {
-		reason, detail = pipeline.ReasonShape, "no text"
-	} else {
+	reason, detail := pipeline.ReasonShape, "no text"
+	if value[0] == '"' {
 		var text []byte
 		text, reason = d.textOf(value)
 		value, at = value[1:len(value)-1], p+1
 		if reason == "" {
 			reason, detail = d.plainTuple(text)
+		} else {
+			detail = fmt.Sprintf("text of %d bytes", len(value))
 		}
 	}
 	if reason == "" {
@@ -359,8 +358,7 @@ func ipv4(s []byte) (v4 uint32, ok bool) {
 // ipv6 reads groups of hex digits up to the end or a comma and gives how many bytes
 // they took, 0 for what is no address or has dots or a zone in it.
 func ipv6(s []byte, out *[16]byte) int {
-	var groups [8]uint16
-	n, gap, i := 0, -1, 0
+	n, gap, i := 0, -1, 0 // bytes of out, those before the ::, place in s
 	if len(s) >= 2 && s[0] == ':' && s[1] == ':' {
 		gap, i = 0, 2
 	}
@@ -370,11 +368,11 @@ func ipv6(s []byte, out *[16]byte) int {
 			v = v<<4 | uint32(hexValue[s[i]])
 			i++
 		}
-		if i == start || i-start > 4 || n == 8 {
+		if i == start || i-start > 4 || n == len(out) {
 			return 0
 		}
-		groups[n] = uint16(v)
-		if n++; i == len(s) || s[i] == ',' {
+		binary.BigEndian.PutUint16(out[n:], uint16(v))
+		if n += 2; i == len(s) || s[i] == ',' {
 			break
 		}
 		if s[i] != ':' {
@@ -390,19 +388,13 @@ func ipv6(s []byte, out *[16]byte) int {
 			return 0
 		}
 	}
-	if (n == 8) == (gap >= 0) {
+	if (n == len(out)) == (gap >= 0) {
 		return 0
 	}
-	shift := 8 - n
-	for g := range 8 {
-		v := uint16(0)
-		switch {
-		case g < gap || gap < 0:
-			v = groups[g]
-		case g >= gap+shift:
-			v = groups[g-shift]
-		}
-		binary.BigEndian.PutUint16(out[2*g:], v)
+	if gap >= 0 {
+		behind := len(out) - (n - gap)
+		copy(out[behind:], out[gap:n])
+		clear(out[gap:behind])
 	}
 	return i
 }

@@ -165,8 +165,9 @@ func (d *decoder) fastTuple(w *window, n int) int {
 func (w *window) addresses(src, dst *[16]byte) int {
 	const at = 14
 	m := w.nonDigits32(at)
+	touching := m & (m >> 1) // delimiters with nothing between them
 	e0 := bits.TrailingZeros64(m)
-	if e0 > 3 || w.u8(at+e0) != '.' {
+	if uint(e0-1) > 2 || w.u8(at+e0) != '.' {
 		return w.addressesOdd(src, dst)
 	}
 	m &= m - 1
@@ -189,9 +190,7 @@ func (w *window) addresses(src, dst *[16]byte) int {
 	delims := (w.u8(at+e1) ^ '.') | (w.u8(at+e2) ^ '.') | (w.u8(at+e3) ^ ',') | (w.u8(at+e4) ^ '.') |
 		(w.u8(at+e5) ^ '.') | (w.u8(at+e6) ^ '.') | (w.u8(at+e7) ^ ',')
 	l1, l2, l3, l4, l5, l6, l7 := e1-e0-1, e2-e1-1, e3-e2-1, e4-e3-1, e5-e4-1, e6-e5-1, e7-e6-1
-	// Each length is 1 to 3: l-1 has no bit but the lowest two, and is not 3.
-	lens := uint(e0-1) | uint(l1-1) | uint(l2-1) | uint(l3-1) | uint(l4-1) | uint(l5-1) | uint(l6-1) | uint(l7-1)
-	if delims != 0 || lens > 3 {
+	if delims != 0 || l1|l2|l3|l4|l5|l6|l7 > 3 || touching&(1<<uint(e7&63)-1) != 0 {
 		return w.addressesOdd(src, dst)
 	}
 	a0, b0 := w.octet(at+e0, e0)
