@@ -36,6 +36,9 @@ func keyLayout(columns []int, kinds []kind) (fields []field, words int) {
 	return fields, words
 }
 
+// bugKind: Validate lets columns of other kinds into no key.
+const bugKind = "BUG: column of this kind in a key"
+
 func keyBits(k kind) uint {
 	switch k {
 	case kindWord, kindUint8:
@@ -47,7 +50,7 @@ func keyBits(k kind) uint {
 	case kindAddress:
 		return 128
 	default:
-		panic("BUG: column of this kind in a key")
+		panic(bugKind)
 	}
 }
 
@@ -105,5 +108,7 @@ func (f field) fill(keys []uint64, words int, s *source, lo, hi int) {
 			keys[at] |= uint64(v) << f.shift
 			at += words
 		}
+	default:
+		panic(bugKind)
 	}
 }

@@ -59,10 +59,9 @@ func (o *Operator) source(name string) *source {
 		}
 	}
 	s := &source{column: column, kind: kindOf(schemas.Flows.Columns[column].Arrow)}
-	switch s.kind {
-	case kindWord:
+	if s.kind == kindWord {
 		s.texts, s.words = newTexts(), new([256]uint8)
-	case kindName:
+	} else if s.kind == kindName {
 		s.texts = o.names
 	}
 	o.sources = append(o.sources, s)

@@ -51,6 +51,8 @@ func newOutput(w *windows, rows int, alloc memory.Allocator) *output {
 			c.u8 = o.buffer(1)
 		case kindUint16:
 			c.u16 = arrow.Uint16Traits.CastFromBytes(o.buffer(2))
+		default:
+			panic(bugKind)
 		}
 		o.groups = append(o.groups, c)
 	}
@@ -127,6 +129,8 @@ func (c outField) fill(f field, at int, groups ordered) {
 		for i, entry := range groups.order {
 			c.u16[at+i] = uint16(f.get(groups.key(entry)))
 		}
+	default:
+		panic(bugKind)
 	}
 }
 

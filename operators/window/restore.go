@@ -104,7 +104,7 @@ func (w *windows) readWindow(r *reader, win *window, ids [][]uint32, used [][]bo
 	r.check(entries > 0 && overflow <= 1, "window without groups")
 	previous, key := make([]uint64, w.words), make([]uint64, w.words)
 	for i := uint64(0); i < entries && r.err == nil; i++ {
-		at := 0
+		var at int
 		if overflow == 1 && i == entries-1 {
 			at = win.addOverflow()
 			for j := range used {

@@ -48,6 +48,8 @@ func (s *source) bind(arr arrow.Array) error {
 		s.u16 = arr.(*array.Uint16).Uint16Values()
 	case kindUint64:
 		s.u64 = arr.(*array.Uint64).Uint64Values()
+	default:
+		panic("BUG: column of a kind that no window reads")
 	}
 	return nil
 }
@@ -108,6 +110,8 @@ func (s *source) hash(lo, hi int) {
 		for i, v := range s.u16[lo:hi] {
 			out[i] = sketch.HashUint64(uint64(v))
 		}
+	default:
+		panic("BUG: distinct values of a counter")
 	}
 }
 
