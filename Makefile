@@ -82,7 +82,7 @@ test: ## Install the parts, build, and run all tests (missing part: NOT RUN)
 
 .PHONY: test-quick
 test-quick: ## Go only, no parts, within 90 s after the build
-	@$(NO_PARTS); $(TEST) -short -timeout 90s ./...
+	@$(NO_PARTS); $(subst gotestsum,gotestsum --hide-summary skipped,$(TEST)) -short -timeout 90s ./...
 
 .PHONY: race
 race: ## The race detector on the packages whose goroutines meet

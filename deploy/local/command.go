@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Verbs of Command.
@@ -31,8 +32,8 @@ func Command(ctx context.Context, verb string, need Need, out, status io.Writer)
 	case VerbInstall:
 		return Ensure(ctx, cache, need.parts(), NewPrinter(status))
 	case VerbEnv:
-		for _, line := range cache.Environ(need.Purpose) {
-			fmt.Fprintln(out, "export", line)
+		for _, p := range need.parts() {
+			fmt.Fprintf(out, "export %s=%s\n", p.Env, shellQuote(cache.Path(p)))
 		}
 		return nil
 	default:
@@ -45,4 +46,9 @@ func faulty(r Report) error {
 		return fmt.Errorf("%d of %d checks found a fault: mend them and try again", n, len(r.Checks))
 	}
 	return nil
+}
+
+// shellQuote makes one word of s for a POSIX shell.
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -223,16 +223,6 @@ func (c Cache) Missing(purpose Purpose) []Part {
 	return missing
 }
 
-// Environ returns NAME=path for every part of the purpose, for children and
-// for tests.
-func (c Cache) Environ(purpose Purpose) []string {
-	var env []string
-	for _, p := range Parts(purpose) {
-		env = append(env, p.Env+"="+c.Path(p))
-	}
-	return env
-}
-
 // DefaultCache finds the cache folder: $MILLRACE_CACHE; else .cache of the
 // source tree that the working directory or the program lies in; else a folder
 // in the user's own cache.

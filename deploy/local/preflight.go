@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,7 +103,7 @@ func Preflight(ctx context.Context, cache Cache, need Need) Report {
 			func() Check { return checkMemory() })
 	}
 	if need.Purpose == ForTest {
-		asks = append(asks, func() Check { return checkPython(ctx) }, func() Check { return checkCompiler() })
+		asks = append(asks, func() Check { return checkPython(ctx, r.lacks(PartPython)) }, func() Check { return checkCompiler() })
 	}
 	asks = append(asks, func() Check { return checkDisk(cache.Root, r.Download+r.Installed+workingDisk) })
 
@@ -144,6 +145,11 @@ func (c Cache) checkParts(need Need, r *Report) (ours map[string]bool, checks []
 		checks = append(checks, check)
 	}
 	return ours, checks
+}
+
+// lacks says whether Ensure would install the part.
+func (r *Report) lacks(name string) bool {
+	return slices.ContainsFunc(r.Missing, func(p Part) bool { return p.Name == name })
 }
 
 // Faults are the checks that have to be mended before anything can start.
@@ -260,12 +266,16 @@ func checkTool(ctx context.Context, t tool) Check {
 }
 
 // checkPython also wants the module that makes environments, which Debian
-// ships apart.
-func checkPython(ctx context.Context) Check {
+// ships apart; all of that only while the environment is not made yet.
+func checkPython(ctx context.Context, needed bool) Check {
 	c := Check{Subject: "python", Status: StatusOK}
 	fix := fmt.Sprintf("install Python 3.%d to 3.%d with venv (Debian: apt-get install python3-venv), or set %s", minPythonMinor, maxPythonMinor, EnvPython)
 	if own := os.Getenv(EnvPython); own != "" {
 		c.Found = "your own: " + own
+		return c
+	}
+	if !needed {
+		c.Found = "its environment is installed"
 		return c
 	}
 	out, err := ask(ctx, "python3", "-c", "import ensurepip, venv, sys; print('%d.%d' % sys.version_info[:2])")

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin
 
 package local
 
@@ -50,5 +50,5 @@ func freeBytes(dir string) (uint64, error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
-	return s.Bavail * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Bsize), nil //nolint:unconvert // The type differs between systems.
 }
