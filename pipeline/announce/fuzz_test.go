@@ -101,8 +101,12 @@ func seeds(f *testing.F) {
 		f.Add(text)
 	}
 	for _, change := range []fields{
-		nil, {"data.url": "https://flowlogs.blob.core.windows.net@evil.example/x"}, {"data.contentLength": json.Number("1e9")}, {"type": "x"},
-		{"data.url": "http://127.0.0.1:10000/local/" + flowContainer + "/" + flowPath, "topic": nil}, {"subject": "/blobServices/default/containers/a/blobs/../b"},
+		nil,
+		{"data.url": "https://flowlogs.blob.core.windows.net@evil.example/x"},
+		{"data.contentLength": json.Number("1e9")},
+		{"type": "x"},
+		{"data.url": "http://127.0.0.1:10000/local/" + flowContainer + "/" + flowPath, "topic": nil},
+		{"subject": "/blobServices/default/containers/a/blobs/../b"},
 	} {
 		f.Add(body(f, false, change))
 		f.Add(append([]byte("\xef\xbb\xbf["), append(body(f, true, change), "] 5 {}"...)...))

@@ -43,19 +43,16 @@ func hostileURLs() []string {
 	for _, scheme := range []string{"", "HTTPS", "Https", "ftp", "file", "gopher", "ldap", "jar:https", "https:https", "javascript", "data", "dict", "sftp", "ws", "https+x", " https", "\thttps", "abfss", "wasbs", "view-source:https"} {
 		urls = append(urls, scheme+"://"+good+path)
 	}
-	for _, whole := range []string{
-		"https:/" + good + path, "https:" + good + path, "https:\\\\" + good + path, "https:///" + good + path, "https:////" + good + path, "//" + good + path, good + path, path,
-		"https://" + good + path + "?x=y", "https://" + good + path + "?", "https://" + good + path + "#", "https://" + good + path + "#x", "https://" + good + path + "?sig=a&restype=container&comp=list",
-		"https://" + good + "?" + path, "https://" + good + "#" + path, "https://" + good + "\\" + path, "https://" + good + "//" + flowContainer + "/" + flowPath,
-		"https://" + good + "/../" + flowContainer + "/" + flowPath, "https://" + good + "/x/.." + path, "https://" + good + "/%2e%2e" + path, "https://" + good + "/" + flowContainer + "/../other/" + flowPath,
-		"https://" + good + "/" + flowContainer + "%2f" + flowPath, "https://" + good + "/" + flowContainer + "\\" + flowPath, "https://" + good + "/" + flowContainer + "//" + flowPath, "https://" + good + path + "/", "https://" + good + path + "/..",
-		"https://" + good + path + "%00", "https://" + good + path + "%0d%0aX:%20y", "https://" + good + path + "\r\nX: y", "https://" + good + path + " ", " https://" + good + path, "https://" + good + path + "\x00",
-		"https://" + good, "https://" + good + "/", "https://", "https", "", "://", "https://evil.example/https://" + good + path, "https://evil.example/?u=https://" + good + path, "http://" + good + path,
-		"https://" + good + "/$root/" + flowPath, "https://" + good + "/" + strings.ToUpper(flowContainer) + "/" + flowPath, "https://" + good + "/" + flowContainer + "/" + strings.Repeat("a", 70_000),
-	} {
-		urls = append(urls, whole)
-	}
-	return urls
+	return append(urls,
+		"https:/"+good+path, "https:"+good+path, "https:\\\\"+good+path, "https:///"+good+path, "https:////"+good+path, "//"+good+path, good+path, path,
+		"https://"+good+path+"?x=y", "https://"+good+path+"?", "https://"+good+path+"#", "https://"+good+path+"#x", "https://"+good+path+"?sig=a&restype=container&comp=list",
+		"https://"+good+"?"+path, "https://"+good+"#"+path, "https://"+good+"\\"+path, "https://"+good+"//"+flowContainer+"/"+flowPath,
+		"https://"+good+"/../"+flowContainer+"/"+flowPath, "https://"+good+"/x/.."+path, "https://"+good+"/%2e%2e"+path, "https://"+good+"/"+flowContainer+"/../other/"+flowPath,
+		"https://"+good+"/"+flowContainer+"%2f"+flowPath, "https://"+good+"/"+flowContainer+"\\"+flowPath, "https://"+good+"/"+flowContainer+"//"+flowPath, "https://"+good+path+"/", "https://"+good+path+"/..",
+		"https://"+good+path+"%00", "https://"+good+path+"%0d%0aX:%20y", "https://"+good+path+"\r\nX: y", "https://"+good+path+" ", " https://"+good+path, "https://"+good+path+"\x00",
+		"https://"+good, "https://"+good+"/", "https://", "https", "", "://", "https://evil.example/https://"+good+path, "https://evil.example/?u=https://"+good+path, "http://"+good+path,
+		"https://"+good+"/$root/"+flowPath, "https://"+good+"/"+strings.ToUpper(flowContainer)+"/"+flowPath, "https://"+good+"/"+flowContainer+"/"+strings.Repeat("a", 70_000),
+	)
 }
 
 // The URL is compared, never followed: the package imports nothing that opens

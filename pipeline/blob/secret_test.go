@@ -34,7 +34,7 @@ func leaks(err error) string {
 			all.Write(text)
 		}
 		var log bytes.Buffer
-		slog.New(slog.NewJSONHandler(&log, nil)).Error("x", "error", e)
+		slog.New(slog.NewJSONHandler(&log, nil)).Error("x", slog.Any("error", e))
 		all.Write(log.Bytes())
 	}
 	for _, c := range []string{"CANARY", url.QueryEscape(canarySig), canaryKey, "sig=", "?sv", "Bearer"} {

@@ -161,7 +161,7 @@ func (r *Reader) attempt(ctx context.Context, id pipeline.BlobID, offset, count 
 	resp, err := r.store.Get(ctx, id, offset, count, etag)
 	watch.Stop()
 	if err != nil {
-		if context.Cause(ctx) == errIdle {
+		if errors.Is(context.Cause(ctx), errIdle) {
 			err = bodyError(ctx, id, offset, errIdle)
 		}
 		cancel(nil)
@@ -192,7 +192,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.watch.Reset(b.idle)
 	n, err := b.body.Read(p)
 	b.watch.Stop()
-	if err != nil && context.Cause(b.ctx) == errIdle {
+	if err != nil && errors.Is(context.Cause(b.ctx), errIdle) {
 		err = errIdle
 	}
 	return n, err
@@ -209,7 +209,7 @@ func (b *watchedBody) Close() error {
 func bodyError(ctx context.Context, id pipeline.BlobID, at int64, err error) *Error {
 	e := &Error{Op: "read blob", Object: id.String(), Offset: at, Kind: KindUnavailable, Detail: "the body broke off"}
 	switch {
-	case ctx.Err() != nil && context.Cause(ctx) != errIdle:
+	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errIdle):
 		e.context, e.Detail = contextError(ctx.Err()), ctx.Err().Error()
 	case errors.Is(err, errIdle):
 		e.Detail = errIdle.Error()

@@ -39,7 +39,7 @@ func TestNoWayOfPrintingShowsIt(t *testing.T) {
 		func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
 	} {
 		var b bytes.Buffer
-		slog.New(handler(&b)).Info("x", "s", s, "p", &s, "h", h)
+		slog.New(handler(&b)).Info("x", slog.Any("s", s), slog.Any("p", &s), slog.Any("h", h))
 		out.Write(b.Bytes())
 	}
 	j, err := json.Marshal([]any{s, &s, h, map[secret.Secret]int{s: 1}})

@@ -231,10 +231,14 @@ func (c *call) send(data []byte) {
 			panic(http.ErrAbortHandler)
 		}
 		data = data[n:]
-		if c.fault.Pace > 0 {
-			time.Sleep(c.fault.Pace)
-		}
 		_ = http.NewResponseController(c.w).Flush()
+		if c.fault.Pace > 0 {
+			select {
+			case <-time.After(c.fault.Pace):
+			case <-c.r.Context().Done():
+				panic(http.ErrAbortHandler)
+			}
+		}
 	}
 }
 

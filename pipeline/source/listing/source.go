@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,17 +64,17 @@ func (s *Source) Run(ctx context.Context, emit func(context.Context, pipeline.De
 	for {
 		began := s.cfg.Now()
 		faults, err := s.pass(ctx, began, emit)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of ctx is the good end, whatever it broke
+		}
+		if err != nil {
 			return err
 		}
 		s.count.passes.Add(1)
 		wait := s.cfg.Interval - s.cfg.Now().Sub(began)
 		if faults != nil {
 			s.cfg.Log.Warn("listing went wrong; it goes on at the next pass",
-				"faults", faults.n, "error", faults.last.Error())
+				slog.Int("faults", faults.n), slog.String("error", faults.last.Error()))
 			wait = min(wait, retryWait)
 		}
 		if !pause(ctx, max(wait, 0)) {
@@ -136,7 +137,8 @@ func (s *Source) pass(ctx context.Context, now time.Time, emit func(context.Cont
 				// The cloud makes the container with the first log: no fault, but a name that
 				// is spelled wrong looks the same, so it is said once.
 				if !c.missing {
-					s.cfg.Log.Info("container does not exist yet", "account", c.Account, "container", c.Container.Container)
+					s.cfg.Log.Info("container does not exist yet",
+						slog.String("account", c.Account), slog.String("container", c.Container.Container))
 				}
 				c.missing = true
 				continue
