@@ -39,10 +39,12 @@ PARTS_ENV = eval "$$($(PARTS) env test)"; \
 	export MILLRACE_CLICKHOUSE_BIN="$(CURDIR)/bin/millrace-clickhouse" MILLRACE_BIN="$(CURDIR)/bin/millrace" MILLRACE_REQUIRE_PARTS=1
 NO_PARTS = unset MILLRACE_LIBCHDB MILLRACE_AZURITE MILLRACE_PYTHON MILLRACE_CLICKHOUSE_BIN MILLRACE_BIN MILLRACE_REQUIRE_PARTS
 
-# One line per package, failures in full, and a tally at the end that is also
-# kept in a file: after a failure, make itself has the last word.
+# One line per package, failures in full, and a tally at the end. It is also
+# kept in a file, because after a failure make itself has the last word.
 TALLY := $(CURDIR)/.cache/tally
-TEST = mkdir -p "$(CURDIR)/.cache"; rm -f "$(TALLY)"; $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg \
+NEW_TALLY = mkdir -p "$(CURDIR)/.cache"; rm -f "$(TALLY)"
+HIDE := none
+TEST = $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg --hide-summary $(HIDE) \
 	--post-run-command 'sh $(CURDIR)/.ci/tally $(TALLY)' --
 
 .PHONY: help
@@ -77,12 +79,14 @@ test: ## Install the parts, build, and run all tests (missing part: NOT RUN)
 	@$(call NEED_GO)
 	@$(PARTS) check test || { $(NOT_RUN); }
 	@$(call PARTS_AND_BUILD,test) || { $(NOT_RUN); }
-	@$(PARTS_ENV); go test -race -timeout $(TEST_TIMEOUT) $(RACE)
-	@$(PARTS_ENV); $(TEST) -timeout $(TEST_TIMEOUT) ./...
+	@$(NEW_TALLY); $(PARTS_ENV); code=0; \
+	echo "with the race detector:"; $(TEST) -race -timeout $(TEST_TIMEOUT) $(RACE) || code=1; \
+	echo "all packages:"; $(TEST) -timeout $(TEST_TIMEOUT) ./... || code=1; exit $$code
 
 .PHONY: test-quick
+test-quick: HIDE := skipped
 test-quick: ## Go only, no parts, within 90 s after the build
-	@$(NO_PARTS); $(subst gotestsum,gotestsum --hide-summary skipped,$(TEST)) -short -timeout 90s ./...
+	@$(NEW_TALLY); $(NO_PARTS); $(TEST) -short -timeout 90s ./...
 
 .PHONY: race
 race: ## The race detector on the packages whose goroutines meet
@@ -94,7 +98,7 @@ check: lint layers test-quick ## Format, lint, layers and unit tests: before eve
 
 .PHONY: lint
 lint: ## gofumpt and golangci-lint
-	@$(TOOL) golangci-lint run ./...
+	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: format
 format: ## Rewrite the sources as gofumpt wants them

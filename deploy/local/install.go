@@ -25,7 +25,7 @@ var npmFlags = []string{"--loglevel=error", "--fetch-retries=1", "--fetch-retry-
 // checks the archive against our own checksum and unpacks the one file.
 func installClickHouse(in *installation) error {
 	spec := in.part.Package + "@" + in.part.Version
-	watch := npmDownload{dir: in.work, tmp: npmTemporary(in.ctx), since: time.Now()}
+	watch := &npmDownload{dir: in.work, tmp: npmTemporary(in.ctx), since: time.Now()}
 	args := append([]string{"pack", spec, "--pack-destination=" + in.work}, npmFlags...)
 	if err := in.run("download", in.work, in.part.Download, watch.size, "npm", args...); err != nil {
 		return err
@@ -131,21 +131,22 @@ func npmTemporary(ctx context.Context) string {
 type npmDownload struct {
 	dir, tmp string
 	since    time.Time
+	seen     int64 // The most so far: a file in npm's cache is moved when it is whole.
 }
 
-func (d npmDownload) size() int64 {
-	size := treeSize(d.dir)
+func (d *npmDownload) size() int64 {
+	d.seen = max(d.seen, treeSize(d.dir))
 	entries, err := os.ReadDir(d.tmp)
 	if d.tmp == "" || err != nil {
-		return size
+		return d.seen
 	}
 	for _, e := range entries {
 		info, err := e.Info()
 		if err == nil && info.Mode().IsRegular() && info.ModTime().After(d.since) {
-			size = max(size, info.Size())
+			d.seen = max(d.seen, info.Size())
 		}
 	}
-	return size
+	return d.seen
 }
 
 // azuriteTree is what its files add up to; they take more on disk, being small.
