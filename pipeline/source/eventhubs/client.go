@@ -114,6 +114,7 @@ func classify(err error) trouble {
 			return troubleStolen
 		case azeventhubs.ErrorCodeUnauthorizedAccess:
 			return troubleRefused
+		case azeventhubs.ErrorCodeConnectionLost: // may hide a condition
 		}
 	}
 	var rpc interface{ RPCCode() int }

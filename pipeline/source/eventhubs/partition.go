@@ -30,7 +30,7 @@ type partition struct {
 
 func newPartition(s *Source, id string) *partition {
 	return &partition{
-		s: s, id: id, log: s.deps.Logger.With("partition", id),
+		s: s, id: id, log: s.deps.Logger.With(slog.String("partition", id)),
 		retry: backoff{min: s.cfg.RetryMin, max: s.cfg.RetryMax},
 	}
 }
@@ -70,7 +70,7 @@ func (p *partition) run(ctx context.Context, c *client, emit func(context.Contex
 		default:
 			p.s.metrics.reconnects.Add(ctx, 1)
 		}
-		p.log.Warn("event hub partition is not read", "cause", err, "wait", wait)
+		p.log.Warn("event hub partition is not read", slog.Any("cause", err), slog.Duration("wait", wait))
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (p *partition) check(ctx context.Context, created time.Time, props azeventh
 }
 
 func (p *partition) gap(ctx context.Context, g Gap) {
-	p.log.Warn("event hub messages were not read", "reason", string(g.Reason), "after", g.After, "missing", g.Missing)
+	p.log.Warn("event hub messages were not read", slog.String("reason", string(g.Reason)), slog.Int64("after", g.After), slog.Int64("missing", g.Missing))
 	p.s.metrics.gap(ctx, g)
 	p.s.deps.OnGap(g)
 }

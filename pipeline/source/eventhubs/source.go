@@ -3,6 +3,7 @@ package eventhubs
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,7 @@ func New(cfg Config, deps Deps) (*Source, error) {
 		panic("BUG: eventhubs: a source without Parse or Checkpoints")
 	}
 	s := &Source{cfg: cfg, deps: deps.withDefaults(), hub: hub, partitions: map[string]*partition{}}
-	s.deps.Logger = s.deps.Logger.With("hub", hub, "group", cfg.ConsumerGroup)
+	s.deps.Logger = s.deps.Logger.With(slog.String("hub", hub), slog.String("group", cfg.ConsumerGroup))
 	if s.metrics, err = newMetrics(s); err != nil {
 		return nil, fmt.Errorf("event hub %q: %w", hub, err)
 	}
@@ -80,7 +81,7 @@ func (s *Source) Run(ctx context.Context, emit func(context.Context, pipeline.De
 	close(stop)
 	saver.Wait()
 	if flushErr := s.Flush(context.WithoutCancel(ctx)); flushErr != nil {
-		s.deps.Logger.Warn("checkpoints not saved", "cause", flushErr)
+		s.deps.Logger.Warn("checkpoints not saved", slog.Any("cause", flushErr))
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -110,7 +111,7 @@ func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group,
 			return fmt.Errorf("event hub %q: %w; check the name and the connection string", s.hub, err)
 		default:
 			wait = retry.next()
-			s.deps.Logger.Warn("event hub does not answer", "cause", err, "wait", wait)
+			s.deps.Logger.Warn("event hub does not answer", slog.Any("cause", err), slog.Duration("wait", wait))
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err
@@ -145,7 +146,7 @@ func (s *Source) saveRegularly(stop <-chan struct{}) {
 		}
 		err := s.Flush(context.Background())
 		if err != nil && !failing {
-			s.deps.Logger.Warn("checkpoints not saved", "cause", err)
+			s.deps.Logger.Warn("checkpoints not saved", slog.Any("cause", err))
 		}
 		failing = err != nil
 	}

@@ -44,7 +44,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{
-		s: s, nc: nc, br: bufio.NewReader(nc), log: s.cfg.Logger.With("peer", nc.RemoteAddr().String()),
+		s: s, nc: nc, br: bufio.NewReader(nc), log: s.cfg.Logger.With(slog.String("peer", nc.RemoteAddr().String())),
 		sessions: map[uint16]*session{}, trusted: s.cfg.Key == "", claims: map[string]time.Time{},
 		wakeup: make(chan struct{}, 1),
 	}
@@ -84,7 +84,7 @@ func (c *conn) serve(ctx context.Context) {
 	_ = c.nc.SetDeadline(time.Now().Add(handshakeTime))
 	if err := c.handshake(); err != nil {
 		stop()
-		c.log.Debug("event hubs emulator: handshake refused", "error", err)
+		c.log.Debug("event hubs emulator: handshake refused", slog.Any("cause", err))
 		c.flush()
 		return
 	}
@@ -227,7 +227,7 @@ func (c *conn) fail(e *wire.Error) {
 	if c.closing {
 		return
 	}
-	c.log.Debug("event hubs emulator: connection ended", "error", e)
+	c.log.Debug("event hubs emulator: connection ended", slog.Any("cause", e))
 	c.send(0, &wire.Close{Error: e}, nil)
 	c.closing = true
 }

@@ -4,7 +4,6 @@ import "github.com/millrace/millrace/pipeline/source/eventhubs/emulator/internal
 
 // Error conditions, as AMQP and the service name them.
 const (
-	condInternal       wire.Symbol = "amqp:internal-error"
 	condNotFound       wire.Symbol = "amqp:not-found"
 	condUnauthorized   wire.Symbol = "amqp:unauthorized-access"
 	condDecode         wire.Symbol = "amqp:decode-error"
@@ -17,7 +16,6 @@ const (
 	condWindow         wire.Symbol = "amqp:session:window-violation"
 	condHandleInUse    wire.Symbol = "amqp:session:handle-in-use"
 	condUnattached     wire.Symbol = "amqp:session:unattached-handle"
-	condDetachForced   wire.Symbol = "amqp:link:detach-forced"
 	condTransferLimit  wire.Symbol = "amqp:link:transfer-limit-exceeded"
 	condMessageSize    wire.Symbol = "amqp:link:message-size-exceeded"
 	condStolen         wire.Symbol = "amqp:link:stolen"

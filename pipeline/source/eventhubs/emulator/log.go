@@ -159,6 +159,7 @@ func (p *partition) start(f filter) (int64, *wire.Error) {
 			return 0, beyond("offset", f.value, p.last.offset)
 		}
 		return search(func(e event) int64 { return e.offset }), nil
+	case bySequence:
 	}
 	if f.value > p.last.sequence && (!f.inclusive || f.value > p.next()) {
 		return 0, beyond("sequence number", f.value, p.last.sequence)

@@ -191,46 +191,6 @@ func TestOpenLimits(t *testing.T) {
 	}
 }
 
-// TestIdle: empty frames come at half of what we announce, and our silence ends
-// the connection.
-func TestIdle(t *testing.T) {
-	s := startRaw(t, func(c *Config) { c.IdleTimeout = 400 * time.Millisecond })
-	p := dialRaw(t, s, wire.Open{MaxFrameSize: 512, IdleTimeout: 200})
-	begin, last := time.Now(), time.Now()
-	empty := 0
-	for {
-		f, err := wire.ReadFrame(p.br, 512)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if gap := time.Since(last); gap > 190*time.Millisecond {
-			t.Errorf("a gap of %s, want about 100 ms", gap)
-		}
-		last = time.Now()
-		if len(f.Body) > 0 {
-			break // the close frame
-		}
-		empty++
-	}
-	if took := time.Since(begin); took < 350*time.Millisecond || took > 3*time.Second {
-		t.Errorf("closed after %s, want 400 ms", took)
-	}
-	if empty < 2 {
-		t.Errorf("%d empty frames, want 2 or more", empty)
-	}
-}
-
-// TestKeepsAlive: empty frames from the peer keep the connection open.
-func TestKeepsAlive(t *testing.T) {
-	s := startRaw(t, func(c *Config) { c.IdleTimeout = 300 * time.Millisecond })
-	p := dialRaw(t, s, wire.Open{MaxFrameSize: 512})
-	for range 6 {
-		time.Sleep(100 * time.Millisecond)
-		p.write(wire.AppendFrame(nil, wire.FrameAMQP, 0, nil, nil))
-	}
-	p.attached(0, "logs")
-}
-
 func message(body string) []byte {
 	return wire.AppendSection(nil, wire.SectionData, []byte(body))
 }

@@ -84,12 +84,21 @@ func (s *Server) Run(ctx context.Context) error {
 				return nil
 			}
 			if isTemporary(err) {
-				time.Sleep(10 * time.Millisecond)
+				pause(ctx, 10*time.Millisecond)
 				continue
 			}
 			return fmt.Errorf("accept connection: %w", err)
 		}
 		s.start(ctx, nc)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"log/slog"
+
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator/internal/wire"
 )
 
@@ -161,7 +163,7 @@ func (l *link) detach(e *wire.Error) {
 	if l.closing || l.s.ended || l.s.links[l.handle] != l {
 		return
 	}
-	l.s.c.log.Debug("event hubs emulator: link ended", "link", l.name, "error", e)
+	l.s.c.log.Debug("event hubs emulator: link ended", slog.String("link", l.name), slog.Any("cause", e))
 	l.s.c.send(l.s.channel, &wire.Detach{Handle: l.handle, Closed: true, Error: e}, nil)
 	l.closing = true
 	l.release()

@@ -188,7 +188,7 @@ func appendCompound(dst []byte, code byte, v any) []byte {
 	}
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0)
-	count := 0
+	var count int
 	switch v := v.(type) {
 	case List:
 		count = len(v)
