@@ -41,11 +41,11 @@ NO_PARTS = unset MILLRACE_LIBCHDB MILLRACE_AZURITE MILLRACE_PYTHON MILLRACE_CLIC
 
 # One line per package, failures in full, and a tally at the end. It is also
 # kept in a file, because after a failure make itself has the last word.
-TALLY := $(CURDIR)/.cache/tally
-NEW_TALLY = mkdir -p "$(CURDIR)/.cache"; rm -f "$(TALLY)"
+TALLY := .cache/tally
+NEW_TALLY = mkdir -p .cache; rm -f $(TALLY)
 HIDE := none
 TEST = $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg --hide-summary $(HIDE) \
-	--post-run-command 'sh $(CURDIR)/.ci/tally $(TALLY)' --
+	--post-run-command 'sh .ci/tally $(TALLY)' --
 
 .PHONY: help
 help: ## List the targets
