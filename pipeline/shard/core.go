@@ -51,7 +51,7 @@ func DefaultConfig() Config {
 		MaxBatchAge: 5 * time.Second, MaxBatchBytes: 64 << 20, MaxBatchRows: 400_000,
 		MaxInFlight: 2, MaxFetches: 4,
 		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute,
-		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 32 << 20, KeepOffsets: 50 * time.Hour,
+		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 16 << 20, KeepOffsets: 50 * time.Hour,
 		RetryMin: 100 * time.Millisecond, RetryMax: 10 * time.Second,
 	}
 }
@@ -151,6 +151,7 @@ func New(cfg Config, found ledger.State) *Core {
 	for _, m := range found.Manifests {
 		for _, u := range m.Units {
 			c.advance(u, m.Seq, time.UnixMilli(m.Created))
+			c.sealedBytes += u.Length // replayed again at the next start, unless a base comes first
 		}
 		c.watermark = max(c.watermark, m.Watermark)
 		b := &batch{manifest: m, state: intended, pieces: make([]pieceState, len(m.Pieces))}
