@@ -154,7 +154,7 @@ func TestBlobVanishesOrChangesBetweenCutAndResume(t *testing.T) {
 func TestAnySequenceGivesEachByteOnce(t *testing.T) {
 	s := blobtest.Start(t)
 	store := newStore(t, s)
-	rounds := 60
+	rounds := 40
 	if testing.Short() {
 		rounds = 15
 	}
