@@ -8,7 +8,9 @@ func commands() []*cobra.Command {
 		newDemoCommand(),
 		newRunCommand(),
 		newDecodeCommand(),
+		newQuarantineCommand(),
 		newDemoEstateCommand(),
+		newEmulatorCommand(),
 		newSimulateCommand(),
 		newPartsCommand(),
 	}
