@@ -203,7 +203,7 @@ func (w *textWriter) dictionary(open string, c *array.Dictionary) func(b []byte,
 	case *array.Uint32:
 		return func(b []byte, row int) []byte { return append(b, words[index.Value(row)]...) }
 	}
-	panic(fmt.Sprintf("BUG: dictionary of type %s has no text form", c.DataType()))
+	return func(b []byte, row int) []byte { return append(b, words[c.GetValueIndex(row)]...) }
 }
 
 func dictionaryTexts(c *array.Dictionary) []string {
