@@ -22,6 +22,9 @@ type library struct {
 // program uses. A library without them (before 26.7) is refused here and
 // not in the middle of a query.
 func openLibrary(path string) (*library, error) {
+	if err := setTimeZone("UTC"); err != nil {
+		return nil, err
+	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 	if err != nil {
 		return nil, fmt.Errorf("load library %q: %w", path, err)
@@ -42,6 +45,22 @@ func openLibrary(path string) (*library, error) {
 		purego.RegisterFunc(f.bind, symbol)
 	}
 	return lib, nil
+}
+
+// setTimeZone sets the server's time zone, which ClickHouse's local mode takes
+// from the C environment when it is loaded, whatever its configuration says.
+// os.Setenv does not reach that environment in a program without cgo.
+func setTimeZone(zone string) error {
+	symbol, err := purego.Dlsym(purego.RTLD_DEFAULT, "setenv")
+	if err != nil {
+		return fmt.Errorf("set time zone: %w", err)
+	}
+	var setenv func(name, value string, overwrite int32) int32
+	purego.RegisterFunc(&setenv, symbol)
+	if setenv("TZ", zone, 1) != 0 {
+		return fmt.Errorf("set time zone: setenv refused %q", zone)
+	}
+	return nil
 }
 
 // run calls ClickHouse's own main function ("clickhouse local") with args and
