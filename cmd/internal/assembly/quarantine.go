@@ -1,0 +1,60 @@
+package assembly
+
+import (
+	"context"
+
+	"github.com/apache/arrow/go/v17/arrow/memory"
+
+	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/quarantine"
+	"github.com/millrace/millrace/operators/window"
+	"github.com/millrace/millrace/pipeline"
+)
+
+// OpenQuarantine opens the blobs and the target of a pipeline for the commands that
+// look at its quarantine. The pipeline may run meanwhile. What it gives has no
+// engine; Close it.
+func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, error) {
+	p := &Pipeline{}
+	fail := func(err error) (*Pipeline, quarantine.Deps, error) {
+		p.Close()
+		return nil, quarantine.Deps{}, err
+	}
+	if err := p.openStore(cfg); err != nil {
+		return fail(err)
+	}
+	var err error
+	if p.Sink, err = OpenSink(cfg); err != nil {
+		return fail(err)
+	}
+	conn, err := p.Sink.Conn()
+	if err != nil {
+		return fail(err)
+	}
+	return p, quarantine.Deps{
+		Table: quarantine.NewTable(conn), Blobs: quarantine.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
+		State: cfg.State, Sink: p.Sink, Checkpoints: p.Sink, Config: engineConfig(cfg),
+		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
+			// The rows of the live pipeline are why there is something to replay.
+			return p.Sink.RegisterLedger(ctx, name, shards, true)
+		},
+		Operators: func() ([]pipeline.Operator, error) {
+			op, err := window.New(cfg.Windows, memory.DefaultAllocator)
+			return []pipeline.Operator{op}, err
+		},
+		Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger,
+	}, nil
+}
+
+// Prepare brings the target's tables up to date and checks it, as a start of the
+// pipeline does.
+func (p *Pipeline) Prepare(ctx context.Context, cfg config.Config, deps Deps) error {
+	views, err := views(cfg)
+	if err != nil {
+		return err
+	}
+	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+		return err
+	}
+	return p.Sink.CheckSettings(ctx)
+}
