@@ -119,11 +119,9 @@ func FuzzDecode(f *testing.F) {
 
 func TestSeedsAgree(t *testing.T) {
 	for _, s := range seeds(t) {
-		for bounds := range uint8(4) {
-			for _, ordinals := range []uint8{0, 1, 6} {
-				r, limits := fuzzRange(12, bounds, ordinals)
-				agree(t, r, limits, []byte(s))
-			}
+		for _, c := range []struct{ bounds, ordinals uint8 }{{0, 0}, {1, 6}, {2, 0}, {3, 1}} {
+			r, limits := fuzzRange(12, c.bounds, c.ordinals)
+			agree(t, r, limits, []byte(s))
 		}
 		if t.Failed() {
 			t.Fatalf("seed %.300s", s)
@@ -133,10 +131,14 @@ func TestSeedsAgree(t *testing.T) {
 
 // Every prefix of a region agrees: cut at each byte, and at each byte replaced.
 func TestPrefixesAndFlipsAgree(t *testing.T) {
+	others := []byte("\"\\{}[],:0 \x00\xff")
+	if testing.Short() {
+		others = []byte("\"},")
+	}
 	for _, s := range []string{vnetSeed, nsgSeed} {
 		for i := range len(s) {
 			agree(t, Range{}, DefaultLimits(), []byte(s[:i]))
-			for _, c := range []byte("\"\\{}[],:0 \x00\xff") {
+			for _, c := range others {
 				flipped := bytes.Clone([]byte(s))
 				flipped[i] = c
 				agree(t, Range{}, DefaultLimits(), flipped)
