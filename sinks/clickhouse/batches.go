@@ -42,7 +42,7 @@ func (s *Sink) landPlain(ctx context.Context, t schemas.Table, record arrow.Reco
 	defer cancel()
 	id := fmt.Sprintf("millrace-%s-%s%d", t.Name, s.nonce, s.serial.Add(1))
 	statement := fmt.Sprintf("INSERT INTO %s (%s) FORMAT ArrowStream", s.name(t.Name), t.ColumnNames())
-	_, err := s.post(ctx, s.insertParams(id, statement, honest, plainSettings), record)
+	_, err := s.post(ctx, s.insertParams(id, statement, honest, plainSettings), newBody(record))
 	return classifyRead(err)
 }
 

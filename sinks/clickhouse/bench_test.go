@@ -52,7 +52,7 @@ func BenchmarkLand(b *testing.B) {
 	}{
 		{"sink", func() error { return s.Land(b.Context(), 1, 1, piece) }},
 		{"unfenced", func() error {
-			_, err := s.post(b.Context(), s.insertParams("", plain+" FORMAT ArrowStream", insertSettings, extra), piece.Record)
+			_, err := s.post(b.Context(), s.insertParams("", plain+" FORMAT ArrowStream", insertSettings, extra), newBody(piece.Record))
 			return err
 		}},
 		{"unfenced/bytes", func() error {

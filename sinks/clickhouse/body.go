@@ -12,10 +12,9 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 )
 
-// post streams one record batch as the body of a request. The record is not
-// touched after post returned.
-func (s *Sink) post(ctx context.Context, params url.Values, record arrow.Record) (outcome, error) {
-	b := &recordBody{record: record, written: make(chan struct{})}
+// post sends a request with the body. The body's record is not touched after post
+// returned.
+func (s *Sink) post(ctx context.Context, params url.Values, b *recordBody) (outcome, error) {
 	out, err := s.client.send(ctx, params, b)
 	// The server may answer before it read everything: then the connection is
 	// closed, and the writer ends with it.
@@ -41,6 +40,10 @@ type recordBody struct {
 	mu       sync.Mutex
 	started  bool
 	finished bool
+}
+
+func newBody(record arrow.Record) *recordBody {
+	return &recordBody{record: record, written: make(chan struct{})}
 }
 
 var errBodyOver = errors.New("the request is over")

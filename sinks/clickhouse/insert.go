@@ -78,12 +78,13 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 	params := s.insertParams(id, s.statement(t, batch, epoch), honest, insertSettings, extra)
 	watched, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	body := newBody(piece.Record)
 	watcher := make(chan struct{})
 	go func() {
 		defer close(watcher)
-		s.watch(watched, id, cancel)
+		s.watch(watched, id, body.written, cancel)
 	}()
-	out, err := s.post(watched, params, piece.Record)
+	out, err := s.post(watched, params, body)
 	if err == nil && out.written >= 0 && out.written < piece.Rows {
 		// Some setting or policy of the server dropped rows without an error. The probe
 		// will find a piece that is not whole, which stops the shard.
@@ -151,10 +152,13 @@ var (
 // INSERT that the server answered is never disturbed, and one that it runs may
 // take as long as it likes: a deadline of ours would make the server cancel it
 // at a moment when its part may or may not be there.
-func (s *Sink) watch(ctx context.Context, id string, end context.CancelCauseFunc) {
+//
+// The server lists an INSERT only after its first 256 KiB (max_query_size), or the
+// whole body if that is shorter: until then, "not running" says nothing.
+func (s *Sink) watch(ctx context.Context, id string, sent <-chan struct{}, end context.CancelCauseFunc) {
 	tick := time.NewTicker(s.client.config.WatchInterval)
 	defer tick.Stop()
-	missed, heard := 0, time.Now()
+	missed, listed, heard := 0, false, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,15 +169,14 @@ func (s *Sink) watch(ctx context.Context, id string, end context.CancelCauseFunc
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err != nil && time.Since(heard) > s.client.config.LostAfter:
+			end(errLost)
+			return
 		case err != nil:
-			if time.Since(heard) > s.client.config.LostAfter {
-				end(errLost)
-				return
-			}
 			continue
 		case n > 0:
-			missed = 0
-		default:
+			missed, listed = 0, true
+		case listed || closed(sent):
 			missed++
 		}
 		heard = time.Now()
@@ -181,6 +184,15 @@ func (s *Sink) watch(ctx context.Context, id string, end context.CancelCauseFunc
 			end(errVanished)
 			return
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,0 +1,462 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow/memory"
+
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/sinks/sinktest"
+)
+
+// cutter is a TCP proxy that breaks each connection after so many bytes of the
+// request.
+type cutter struct {
+	url    string
+	target func() string // URL of the server
+	mu     sync.Mutex
+	limit  int64 // bytes towards the server; < 0: none
+	seen   int64 // bytes of the connection that carried most
+	silent bool  // lose answers: close the client's side when one comes
+}
+
+func newCutter(t *testing.T, target func() string) *cutter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{url: "http://" + l.Addr().String(), target: target, limit: -1}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", strings.TrimPrefix(c.target(), "http://"))
+			if err != nil {
+				client.Close()
+				continue
+			}
+			wg.Go(func() { c.carry(client, server) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return c
+}
+
+func (c *cutter) carry(client, server net.Conn) {
+	defer client.Close()
+	defer server.Close()
+	c.mu.Lock()
+	limit, silent := c.limit, c.silent
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var n int64
+		if limit < 0 {
+			n, _ = io.Copy(server, client)
+		} else {
+			n, _ = io.CopyN(server, client, limit)
+		}
+		c.mu.Lock()
+		c.seen = max(c.seen, n)
+		c.mu.Unlock()
+		if limit >= 0 && n == limit {
+			client.Close()
+		}
+		server.Close()
+	}()
+	if silent {
+		_, _ = server.Read(make([]byte, 1))
+	} else {
+		_, _ = io.Copy(client, server)
+	}
+	client.Close()
+	server.Close()
+	<-done
+}
+
+func (c *cutter) set(limit int64, silent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit, c.silent, c.seen = limit, silent, 0
+}
+
+// behind gives a sink that reaches the server through the proxy.
+func behind(t *testing.T, l *lasting) (*Sink, *cutter) {
+	t.Helper()
+	proxy := newCutter(t, func() string { return l.sink().client.config.URL })
+	c := l.sink().client.config
+	c.URL = proxy.url
+	far := open(t, c)
+	if _, err := far.newer(t.Context()); err != nil { // What it asks first is not what is cut.
+		t.Fatal(err)
+	}
+	far.client.http.CloseIdleConnections()
+	return far, proxy
+}
+
+// A request that is cut anywhere lands nothing; when only the end of the stream or
+// of the body is missing, behind the last row, the server may land it whole. The
+// sink calls each of them in doubt, and the probe after the fence knows.
+func TestTruncatedBodyLandsNothingOrEverything(t *testing.T) {
+	const rows = 2000
+	l := startLasting(t)
+	far, proxy := behind(t, l)
+	piece := func(seq int) (pipeline.BatchID, pipeline.Piece) {
+		b := pipeline.NewBatchID(1, 0, uint64(seq))
+		p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{Table: schemas.Flows, Batch: b, Seed: 1, Rows: rows})
+		t.Cleanup(p.Record.Release)
+		return b, p
+	}
+	batch, p := piece(0)
+	whole := requestBytes(t, far, proxy, batch, p)
+	var cuts []int64
+	for i := range int64(24) {
+		cuts = append(cuts, 1+whole*i/24, whole-1-i)
+	}
+	landed := 0
+	for i, cut := range cuts {
+		batch, p := piece(i + 1)
+		proxy.set(cut, false)
+		if err := far.Land(t.Context(), batch, uint64(i), p); !errors.Is(err, pipeline.ErrInDoubt) {
+			t.Errorf("cut after %d of %d bytes: error is %v, want ErrInDoubt", cut, whole, err)
+		}
+		l.fence(1, 0, uint64(i+1))
+		switch n := l.probe(batch, p.PieceRef)[0]; {
+		case n == 0:
+		case n == rows && whole-cut < 32:
+			landed++
+		default:
+			t.Errorf("cut after %d of %d bytes: %d rows landed", cut, whole, n)
+		}
+	}
+	t.Logf("%d of %d cuts landed the piece whole; %d starts of the server", landed, len(cuts), l.starts)
+}
+
+// requestBytes lands the piece and gives how many bytes that took.
+func requestBytes(t *testing.T, far *Sink, proxy *cutter, batch pipeline.BatchID, p pipeline.Piece) int64 {
+	t.Helper()
+	proxy.set(-1, false)
+	if err := far.Land(t.Context(), batch, 0, p); err != nil {
+		t.Fatal(err)
+	}
+	far.client.http.CloseIdleConnections()
+	for { // Until the proxy has counted the connection.
+		proxy.mu.Lock()
+		n := proxy.seen
+		proxy.mu.Unlock()
+		if n > 0 {
+			return n
+		}
+	}
+}
+
+// The answer is lost: the rows are there, and nobody was told.
+func TestLostAnswerIsDoubtAndTheProbeKnows(t *testing.T) {
+	l := startLasting(t)
+	far, proxy := behind(t, l)
+	proxy.set(-1, true)
+	batch := pipeline.NewBatchID(1, 2, 3)
+	p := remake(t, batch)
+	if err := far.Land(t.Context(), batch, 1, p); !errors.Is(err, pipeline.ErrInDoubt) {
+		t.Errorf("error is %v, want ErrInDoubt", err)
+	}
+	l.fence(1, 2, 2)
+	if n := l.probe(batch, p.PieceRef)[0]; n != p.Rows {
+		t.Errorf("probe is %d, want %d", n, p.Rows)
+	}
+}
+
+// An INSERT hangs half sent while a successor takes over: Fence waits for it, and
+// ends only when its fate is decided. A request of the old owner that arrives
+// afterwards is refused.
+func TestFenceWaitsForWhatRuns(t *testing.T) {
+	s := ready(t)
+	batch := pipeline.NewBatchID(1, 2, 3)
+	p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{Table: schemas.Flows, Batch: batch, Seed: 1, Rows: 5000})
+	defer p.Record.Release()
+	extra, err := s.newer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold, sent := make(chan struct{}), make(chan error, 1)
+	r, w := io.Pipe()
+	go func() {
+		err := writeStream(&holdingWriter{w: w, hold: hold}, p.Record)
+		w.CloseWithError(err)
+	}()
+	id := s.queryID(batch, "flows", p.Partition, 4)
+	go func() {
+		_, err := s.client.send(t.Context(), s.insertParams(id, s.statement(schemas.Flows, batch, 4), insertSettings, extra), r)
+		sent <- err
+	}()
+	started, giveUp := 0, time.After(20*time.Second)
+	for started == 0 { // Until the server runs it.
+		if started, err = s.running(t.Context(), "query_id = "+schemas.QuoteString(id)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-sent:
+			t.Fatalf("the INSERT ended before it could be looked at: %v", err)
+		case <-giveUp:
+			t.Fatal("the INSERT does not run after 20 s")
+		default:
+		}
+	}
+	// Others do not wait for it.
+	for _, f := range []struct {
+		ledger uint16
+		shard  int
+		epoch  uint64
+	}{{1, 3, 9}, {1, 2, 4}, {2, 2, 9}} {
+		if err := s.Fence(t.Context(), f.ledger, f.shard, f.epoch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Fence(short, 1, 2, 5); !errors.Is(err, pipeline.ErrTransient) {
+		t.Fatalf("Fence while an older INSERT runs: %v, want ErrTransient when its context ends", err)
+	}
+	fenced := make(chan error, 1)
+	go func() { fenced <- s.Fence(t.Context(), 1, 2, 5) }()
+	close(hold)
+	if err := <-sent; err != nil {
+		t.Fatalf("an INSERT that had read the fence before: %v", err)
+	}
+	if err := <-fenced; err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{p.PieceRef}); err != nil || n[0] != 5000 {
+		t.Errorf("probe is %v, %v, want 5000", n, err)
+	}
+	next := pipeline.NewBatchID(1, 2, 4)
+	if err := s.Land(t.Context(), next, 4, remake(t, next)); !errors.Is(err, pipeline.ErrFenced) {
+		t.Errorf("the old owner's next INSERT: %v, want ErrFenced", err)
+	}
+}
+
+func remake(t *testing.T, batch pipeline.BatchID) pipeline.Piece {
+	p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{Table: schemas.Flows, Batch: batch, Seed: 1, Rows: 10})
+	t.Cleanup(p.Record.Release)
+	return p
+}
+
+// holdingWriter passes on what the server reads before it looks at an INSERT
+// (max_query_size, 256 KiB) and holds the rest.
+type holdingWriter struct {
+	w    io.Writer
+	hold chan struct{}
+	n    int
+}
+
+func (h *holdingWriter) Write(p []byte) (int, error) {
+	if h.n > 400<<10 {
+		<-h.hold
+	}
+	h.n += len(p)
+	return h.w.Write(p)
+}
+
+// fake is a server that answers questions about settings and processes, and an
+// INSERT as the test says.
+func fake(t *testing.T, insert http.HandlerFunc) (*Sink, *fakeServer) {
+	t.Helper()
+	f := &fakeServer{insert: insert}
+	server := httptest.NewServer(f)
+	t.Cleanup(server.Close)
+	c := config(t, server.URL)
+	c.WatchInterval = 20 * time.Millisecond
+	c.LostAfter = 150 * time.Millisecond
+	return open(t, c), f
+}
+
+type fakeServer struct {
+	insert  http.HandlerFunc
+	mu      sync.Mutex
+	process string // the answer about running queries; "" means none at all
+	asked   int
+}
+
+func (f *fakeServer) say(process string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.process = process
+}
+
+func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Query().Get("query"), "INSERT") {
+		f.insert(w, r)
+		return
+	}
+	sql, _ := io.ReadAll(r.Body)
+	if !strings.Contains(string(sql), "system.processes") {
+		return
+	}
+	f.mu.Lock()
+	answer := f.process
+	f.asked++
+	f.mu.Unlock()
+	if answer == "" {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	fmt.Fprintln(w, answer)
+}
+
+func TestClassesOfAnswers(t *testing.T) {
+	code := func(code, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("X-ClickHouse-Exception-Code", code)
+			w.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprintf(w, "Code: %s. DB::Exception: %s", code, text)
+		}
+	}
+	status := func(status int, header, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if header != "" {
+				w.Header().Set("X-ClickHouse-Summary", header)
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, text)
+		}
+	}
+	classes := []error{pipeline.ErrTransient, pipeline.ErrInDoubt, pipeline.ErrFenced}
+	for _, c := range []struct {
+		name   string
+		insert http.HandlerFunc
+		want   error // nil: fatal, unless good
+		text   string
+	}{
+		{"done", status(200, `{"written_rows":"10"}`, ""), errGood, ""},
+		{"done, no summary", status(200, "", ""), errGood, ""},
+		{"rows missing", status(200, `{"written_rows":"9"}`, ""), pipeline.ErrInDoubt, "wrote 9 of 10 rows"},
+		{"text behind a good status", status(200, "", "<html>login"), pipeline.ErrInDoubt, "login"},
+		{"fence", code("395", fenceMark), pipeline.ErrFenced, ""},
+		{"another throwIf", code("395", "a constraint of the user's"), pipeline.ErrInDoubt, ""},
+		{"too many parts", code("252", "Too many parts (3000)"), pipeline.ErrTransient, "252"},
+		{"too many partitions", code("252", "Too many partitions for single INSERT block (more than 1)"), nil, "BUG"},
+		{"memory", code("241", "Memory limit exceeded"), pipeline.ErrInDoubt, "Memory limit"},
+		{"read-only table", code("242", "Table is in readonly mode"), pipeline.ErrTransient, ""},
+		{"disk full", code("243", "Not enough space"), pipeline.ErrTransient, ""},
+		{"too many queries", code("202", "Too many simultaneous queries"), pipeline.ErrTransient, ""},
+		{"unknown quorum status", code("319", "Unknown status"), pipeline.ErrInDoubt, ""},
+		{"cancelled", code("394", "Query was cancelled"), pipeline.ErrInDoubt, ""},
+		{"no such column", code("16", "No such column x"), nil, "schema"},
+		{"unknown table", code("60", "Table does not exist"), nil, "start the pipeline again"},
+		{"wrong password", code("516", "Authentication failed"), nil, "check user and password"},
+		{"no right", code("497", "Not enough privileges"), nil, "grant INSERT"},
+		{"a code from the future", code("9999", "Something"), pipeline.ErrInDoubt, "Something"},
+		{"bad gateway", status(502, "", "nginx"), pipeline.ErrInDoubt, "is the URL a ClickHouse?"},
+		{"too many requests", status(429, "", "slow down"), pipeline.ErrInDoubt, "429"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+		}, pipeline.ErrInDoubt, "302"},
+		{"hang up at once", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, pipeline.ErrInDoubt, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, f := fake(t, c.insert)
+			f.say("1")
+			batch := pipeline.NewBatchID(1, 2, 3)
+			err := s.Land(t.Context(), batch, 1, remake(t, batch))
+			if c.want == errGood { //nolint:errorlint // A sentinel of this table.
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Fatalf("error is %v, want one with %q", err, c.text)
+			}
+			for _, class := range classes {
+				if errors.Is(err, class) != errors.Is(c.want, class) {
+					t.Errorf("error is %v, want class %v", err, c.want)
+				}
+			}
+		})
+	}
+}
+
+var errGood = errors.New("no error")
+
+func TestNothingSentIsTransient(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "http://" + l.Addr().String()
+	l.Close()
+	s := open(t, config(t, nobody))
+	s.known = map[string]bool{}
+	batch := pipeline.NewBatchID(1, 2, 3)
+	p := remake(t, batch)
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, call := range map[string]func() error{
+		"Land":    func() error { return s.Land(t.Context(), batch, 1, p) },
+		"stopped": func() error { return s.Land(stopped, batch, 1, p) },
+		"Fence":   func() error { return s.Fence(t.Context(), 1, 2, 3) },
+		"Probe":   func() error { _, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{p.PieceRef}); return err },
+		"Setup":   func() error { return s.Setup(t.Context(), nil) },
+		"Check":   func() error { return s.CheckSettings(t.Context()) },
+		"Batches": func() error {
+			return s.LandBatches(t.Context(), []pipeline.Manifest{{Units: make([]pipeline.Unit, 1)}})
+		},
+		"Register": func() error { _, err := s.RegisterLedger(t.Context(), "x", 4, false); return err },
+	} {
+		if err := call(); !errors.Is(err, pipeline.ErrTransient) || errors.Is(err, pipeline.ErrInDoubt) {
+			t.Errorf("%s without a server: %v, want ErrTransient", name, err)
+		}
+	}
+}
+
+// TestWatch hangs an INSERT: it may run as long as the server says that it runs.
+func TestWatch(t *testing.T) {
+	for _, c := range []struct {
+		name, process string
+		want          error
+	}{
+		{"the server no longer knows it", "0", errVanished},
+		{"the server does not answer", "", errLost},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hang := make(chan struct{})
+			var f *fakeServer
+			s, f := fake(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				// It runs for ten looks, longer than LostAfter, then the server forgets it.
+				for looks := 0; looks < 10; time.Sleep(5 * time.Millisecond) {
+					f.mu.Lock()
+					looks = f.asked
+					f.mu.Unlock()
+				}
+				f.say(c.process)
+				<-hang
+			})
+			f.say("1")
+			batch := pipeline.NewBatchID(1, 2, 3)
+			err := s.Land(t.Context(), batch, 1, remake(t, batch))
+			close(hang)
+			if !errors.Is(err, pipeline.ErrInDoubt) || !errors.Is(err, c.want) {
+				t.Errorf("error is %v, want ErrInDoubt because %v", err, c.want)
+			}
+		})
+	}
+}
