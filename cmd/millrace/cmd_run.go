@@ -135,6 +135,7 @@ func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelFunc, e
 
 // status is what /status tells.
 type status struct {
+	PID int `json:"pid"`
 	engine.Status
 	BytesFetched int64 `json:"bytes_fetched"`
 	Requests     int64 `json:"requests"`
@@ -145,6 +146,6 @@ func statusPage(p *assembly.Pipeline) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		read := p.Reader.Stats()
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status{Status: p.Engine.Status(), BytesFetched: read.Bytes, Requests: read.Requests}) // the reader has gone away
+		_ = json.NewEncoder(w).Encode(status{PID: os.Getpid(), Status: p.Engine.Status(), BytesFetched: read.Bytes, Requests: read.Requests}) // the reader has gone away
 	}
 }

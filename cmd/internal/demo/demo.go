@@ -3,8 +3,14 @@
 // in a process of its own, and at the end compares what was written with what has
 // landed.
 //
-// Run owns every child and every goroutine; when it returns, all are gone. Should
-// this process be killed, the children end within two seconds.
+// What flows in: a Config and the user's interrupts. What flows out: lines for
+// people on Config.Status, the result on Config.Out, and the tables, which stay in
+// Config.Dir. Run owns every child and every goroutine; when it returns, all are
+// gone. Should this process be killed, the children end within two seconds.
+//
+// One goroutine starts, watches and reconciles; Run beside it hears the
+// interrupts. A pipeline that was killed on purpose is started again by package
+// children, in a goroutine of its own.
 package demo
 
 import (
@@ -13,40 +19,57 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/bench/traffic"
+	"github.com/millrace/millrace/cmd/internal/children"
 	"github.com/millrace/millrace/deploy/local"
-	"github.com/millrace/millrace/deploy/local/process"
-	"github.com/millrace/millrace/deploy/local/servers"
-	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
 // Config of a demo.
 type Config struct {
-	For        time.Duration // 0: until interrupted
-	JSON       bool          // the last line is one JSON object
-	Keep       bool          // go on with the tables of the last run
-	Chaos      int           // how often the pipeline is killed and started again
-	Dir        string        // state, data and logs
-	ClickHouse string        // URL of a server to use instead of the embedded one
+	// For is how long to run; 0 means until interrupted.
+	For time.Duration
+	// JSON makes the last line of Out one JSON object.
+	JSON bool
+	// Keep adds to the tables that the last demo in Dir left.
+	Keep bool
+	// Kills is how often the pipeline is killed (SIGKILL) and started again, spread
+	// over For, or over a minute when For is 0.
+	Kills int
+	// Dir holds data, state and logs. It belongs to the demo: what the last one left
+	// is removed.
+	Dir string
+	// ClickHouse is a server to use instead of the embedded one; its URL is empty for
+	// the embedded one.
+	ClickHouse Server
+	// Traffic is the estate. TruthFile is filled in.
 	Traffic    traffic.Config
-	Partitions int
+	Partitions int // of the event hub
 
-	Program string // path of millrace
-	Server  string // path of millrace-clickhouse
-	Cache   local.Cache
+	Program       string // path of millrace
+	ServerProgram string // path of millrace-clickhouse
+	Cache         local.Cache
+	Machine       string // what it is and runs, for the banner
 
 	Out    io.Writer // results
 	Status io.Writer // progress, for people
 	// Interrupts delivers the user's interrupts: the first one drains, the second
 	// one kills.
 	Interrupts <-chan os.Signal
+}
+
+// Server is a ClickHouse that the user brings.
+type Server struct {
+	URL, User string
+	Password  clickhouse.Secret
 }
 
 // Stable ports of a demo; the next free one is taken when one is busy.
@@ -62,232 +85,179 @@ const (
 // Bounds of a demo's steps.
 const (
 	startTimeout = 60 * time.Second
-	stopTimeout  = 60 * time.Second
-	pollEvery    = time.Second
-	// memoryLimit is the Go runtime's soft limit in the pipeline's process.
-	memoryLimit = "380MiB"
-	// serverMemory bounds the embedded ClickHouse, in bytes.
-	serverMemory = 6 << 30
+	// drainTimeout is generous: on a busy machine a late result is better than none.
+	drainTimeout = 60 * time.Second
+	stopTimeout  = 5 * time.Second
+	// askTimeout bounds a question to a child's status page.
+	askTimeout = 2 * time.Second
 )
 
 // Errors of Run beside those of its parts.
 var (
 	// ErrNotReconciled: the demo was cut short, so nothing was compared.
 	ErrNotReconciled = errors.New("not reconciled")
-	// ErrMismatch: the comparison found rows lost, doubled or altered.
-	ErrMismatch = errors.New("rows were lost, doubled or altered")
+	// ErrMismatch: the comparison found something lost, doubled or altered. Run has
+	// printed what.
+	ErrMismatch = errors.New("the tables do not match what was written")
 )
 
 type demo struct {
 	cfg   Config
 	say   *console
 	began time.Time
+	http  *http.Client
+	group *children.Group
+	// drain is closed by the first interrupt.
+	drain chan struct{}
 
-	clickhouse *servers.ClickHouse
-	azurite    *servers.Azurite
-	estate     *process.Process
-	pipeline   *process.Process
+	// Set while starting, read-only afterwards.
+	tables     tables
+	blobs      blobStorage
+	estateURL  string
+	connection string    // of the hub; secret
+	fed        time.Time // when the estate began
 
-	url         string // of ClickHouse
-	database    string
-	password    string
-	estateURL   string
-	pipelineURL string
-	connection  string // of the hub; secret
-	configFile  string
-	truthFile   string
-	http        *http.Client
-	sink        *clickhouse.Sink // for questions; made when first needed
+	pipeline pipelineChild
 
-	fed      time.Time // when the estate began
+	// Owned by the goroutine that runs the demo.
+	kills    int
 	firstRow time.Duration
-	fetched  int64 // bytes fetched by pipelines that were killed
+	fetched  int64 // bytes fetched by pipelines that were killed, by their last word
 	lastSeen pipelineStatus
 	peakRSS  int64
-	kills    int
 }
 
-// pipelineStatus is what the pipeline's /status tells.
-type pipelineStatus struct {
-	engine.Status
-	BytesFetched int64 `json:"bytes_fetched"`
+// blobStorage is where the estate writes.
+type blobStorage struct {
+	endpoint, key string
 }
 
 // Run runs a demo to its end.
+//
+// Errors: ErrMismatch; ErrNotReconciled after a second interrupt, or one while
+// still starting; the end of a child that nobody asked for, with the last lines of
+// its log; a part that does not start.
 func Run(ctx context.Context, cfg Config) error {
-	d := &demo{cfg: cfg, say: newConsole(cfg.Status), began: time.Now(), http: &http.Client{Timeout: stopTimeout}}
-	if err := d.prepare(); err != nil {
-		return fmt.Errorf("demo: %w", err)
+	d := &demo{
+		cfg: cfg, say: newConsole(cfg.Status), began: time.Now(), http: &http.Client{},
+		group: children.New(slog.New(slog.DiscardHandler)), drain: make(chan struct{}),
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer d.stopAll()
-	if err := d.startAll(ctx); err != nil {
-		return fmt.Errorf("demo: %w", err)
+	err := d.interruptible(ctx)
+	d.say.close()
+	if err != nil && cfg.JSON && !errors.Is(err, ErrMismatch) {
+		printFailure(cfg.Out, err)
 	}
-	d.announce()
-	err := d.watch(ctx)
-	if err != nil {
-		return fmt.Errorf("demo: %w", err)
-	}
-	return d.finish(ctx, cancel)
+	return err
 }
 
-// finish drains and compares; a second interrupt on the way kills.
-func (d *demo) finish(ctx context.Context, cancel context.CancelCauseFunc) error {
+// interruptible runs the demo and hears the interrupts meanwhile. When it returns
+// every child is gone.
+func (d *demo) interruptible(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	done := make(chan error, 1)
-	go func() { done <- d.reconcile(ctx) }()
-	for {
+	go func() { done <- d.run(ctx) }()
+	for interrupts := 0; ; {
 		select {
 		case err := <-done:
+			if err != nil && !errors.Is(err, ErrMismatch) {
+				d.group.Kill() // there is nothing to save
+				return fmt.Errorf("demo: %w", err)
+			}
+			d.stopAll(ctx)
 			return err
 		case <-d.cfg.Interrupts:
+			if interrupts++; interrupts == 1 {
+				d.say.line("interrupted: draining; a second interrupt kills")
+				close(d.drain)
+				continue
+			}
 			cancel(ErrNotReconciled)
-			d.killAll()
+			d.group.Kill()
 			<-done
-			d.say.line("not reconciled: killed by a second interrupt")
+			d.say.line("killed by a second interrupt: not reconciled")
 			return fmt.Errorf("demo: %w", ErrNotReconciled)
 		}
 	}
 }
 
-// prepare makes the folder clean, or keeps what the last run left.
-func (d *demo) prepare() error {
-	d.database = "millrace"
-	if d.cfg.ClickHouse != "" && !d.cfg.Keep {
-		// Somebody's server: never touch a database that is there.
-		d.database = "millrace_demo_" + d.began.UTC().Format("20060102_150405")
+// run starts everything, watches, and reconciles.
+func (d *demo) run(ctx context.Context) error {
+	err := d.stages(ctx)
+	if err == nil || errors.Is(err, ErrMismatch) || errors.Is(err, ErrNotReconciled) || ctx.Err() != nil {
+		return err
 	}
-	if !d.cfg.Keep {
-		for _, part := range []string{"clickhouse", "state", "azurite", "logs"} {
-			if err := os.RemoveAll(filepath.Join(d.cfg.Dir, part)); err != nil {
-				return fmt.Errorf("clean %q: %w", d.cfg.Dir, err)
-			}
-		}
+	// When a child ends, others complain that it is gone: its own words say more. Its
+	// end is noticed a moment after.
+	select {
+	case failure := <-d.group.Failed():
+		return d.explain(failure)
+	case <-time.After(500 * time.Millisecond):
+		return err
 	}
-	for _, part := range []string{"azurite", "logs"} {
-		if err := os.MkdirAll(filepath.Join(d.cfg.Dir, part), 0o700); err != nil {
-			return err
-		}
+}
+
+func (d *demo) stages(ctx context.Context) error {
+	if err := d.prepare(); err != nil {
+		return err
 	}
-	d.truthFile = filepath.Join(d.cfg.Dir, "truth.json")
-	return nil
+	defer d.tables.close()
+	if err := d.startAll(ctx); err != nil {
+		return err
+	}
+	d.announce()
+	if err := d.watch(ctx); err != nil {
+		return err
+	}
+	return d.reconcile(ctx)
+}
+
+// explain adds to a child's last words where there are more.
+func (d *demo) explain(failure error) error {
+	return fmt.Errorf("%w\nlogs of all parts: %s", failure, d.path("logs"))
+}
+
+// stopAll ends the children softly, ClickHouse so that its tables are whole.
+func (d *demo) stopAll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	_ = d.group.Stop(ctx) // what does not stop in time is killed
 }
 
 func (d *demo) path(parts ...string) string {
 	return filepath.Join(append([]string{d.cfg.Dir}, parts...)...)
 }
 
-// announce tells where things are and what to ask.
+// announce tells what runs, where things are and what to ask.
 func (d *demo) announce() {
-	d.say.line("ClickHouse: %s   database %s, user default, no password", d.url, d.database)
-	d.say.line("status:     %s/status   metrics: %s/metrics   logs: %s", d.pipelineURL, d.pipelineURL, d.path("logs"))
+	t := &d.tables
+	d.say.line("everything is up after %.1f s", time.Since(d.began).Seconds())
+	d.say.line("versions:   ClickHouse %s, Azurite %s, on %s", t.version, part(local.PartAzurite).Version, d.cfg.Machine)
+	d.say.line("ClickHouse: %s   database %s, %s", t.url, t.database, t.login())
+	d.say.line("blobs:      %s   estate: %s/status", d.blobs.endpoint, d.estateURL)
+	d.say.line("pipeline:   %s/status   metrics: %s/metrics", d.pipeline.address(), d.pipeline.address())
+	d.say.line("folder:     %s   (configuration millrace.yaml, logs, tables)", d.cfg.Dir)
 	d.say.line("ask, for instance:")
-	for _, q := range questions(d.database) {
-		d.say.line("  curl -s '%s/' --data-binary \"%s\"", d.url, q)
+	for _, q := range Questions(t.database) {
+		d.say.line("  curl -s %s'%s/' --data-binary \"%s\"", t.curlLogin(), t.url, q)
 	}
 }
 
-// questions are three queries that answer something within seconds.
-func questions(database string) []string {
+// Questions are three queries that answer something from the first rows on. The
+// last one shows that no tuple address is twice in the table.
+func Questions(database string) []string {
+	flows := database + ".flows"
 	return []string{
-		"SELECT dst_ip, dst_port, sum(bytes_sent + bytes_received) AS bytes FROM " + database + ".flows WHERE direction = 'outbound' GROUP BY ALL ORDER BY bytes DESC LIMIT 10 FORMAT PrettyCompact",
-		"SELECT rule, count() AS denied, uniq(src_ip) AS sources FROM " + database + ".flows WHERE action = 'denied' GROUP BY rule ORDER BY denied DESC LIMIT 10 FORMAT PrettyCompact",
-		"SELECT count() AS rows, uniqExact(blob, generation, record_offset, ordinal) AS addresses FROM " + database + ".flows WHERE time > now() - 600 FORMAT PrettyCompact",
+		"SELECT dst_ip, dst_port, sum(bytes_sent + bytes_received) AS bytes FROM " + flows + " WHERE direction = 'outbound' GROUP BY ALL ORDER BY bytes DESC LIMIT 10 FORMAT PrettyCompact",
+		"SELECT rule, count() AS denied, uniq(src_ip) AS sources FROM " + flows + " WHERE action = 'denied' GROUP BY rule ORDER BY denied DESC LIMIT 10 FORMAT PrettyCompact",
+		"SELECT count() AS tuples, uniqExact(blob, generation, record_offset, ordinal) AS addresses, tuples - addresses AS twice FROM " + flows + " FORMAT PrettyCompact",
 	}
 }
 
-// watch shows the status until the time is up, an interrupt comes, or a child
-// ends that should not.
-func (d *demo) watch(ctx context.Context) error {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	var end <-chan time.Time
-	if d.cfg.For > 0 {
-		end = time.After(d.cfg.For)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-end:
-			return nil
-		case <-d.cfg.Interrupts:
-			d.say.line("interrupted: draining, a second interrupt kills")
-			return nil
-		case <-d.pipeline.Done():
-			return d.pipeline.ExitError()
-		case <-d.estate.Done():
-			return d.estate.ExitError()
-		case <-d.azurite.Done():
-			return d.azurite.ExitError()
-		case <-ticker.C:
-			d.show(ctx)
-			if err := d.chaos(ctx); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// chaos kills the pipeline when it is time to, in front of the user's eyes.
-func (d *demo) chaos(ctx context.Context) error {
-	if d.kills >= d.cfg.Chaos {
-		return nil
-	}
-	span := d.cfg.For
-	if span == 0 {
-		span = time.Minute
-	}
-	if time.Since(d.fed) < span*time.Duration(d.kills+1)/time.Duration(d.cfg.Chaos+1) {
-		return nil
-	}
-	d.kills++
-	pid := d.pipeline.Pid()
-	d.pipeline.Kill()
-	d.fetched += d.lastSeen.BytesFetched
-	d.lastSeen = pipelineStatus{}
-	d.say.line("chaos %d of %d: pipeline %d killed with SIGKILL, starting it again", d.kills, d.cfg.Chaos, pid)
-	began := time.Now()
-	if err := d.startPipeline(ctx); err != nil {
-		return err
-	}
-	d.say.line("chaos %d of %d: recovered and live after %.1f s", d.kills, d.cfg.Chaos, time.Since(began).Seconds())
-	return nil
-}
-
-// show prints one status line.
-func (d *demo) show(ctx context.Context) {
-	var e EstateStatus
-	if err := d.get(ctx, d.estateURL+"/status", &e); err != nil {
-		return
-	}
-	if err := d.get(ctx, d.pipelineURL+"/status", &d.lastSeen); err != nil {
-		return
-	}
-	p := d.lastSeen
-	// The table, not the pipeline, says what has landed: pipelines are killed here.
-	if n, err := d.count(ctx, "SELECT count() FROM flows"); err == nil {
-		p.Landed = int64(n)
-	}
-	if d.firstRow == 0 && p.Landed > 0 {
-		d.firstRow = time.Since(d.began)
-	}
-	d.peakRSS = max(d.peakRSS, residentPeak(d.pipeline.Pid()))
-	mode := "replaying " + e.Traffic.Position.Format("15:04:05")
-	if e.Traffic.Live {
-		mode = "live"
-	}
-	watermark := "-"
-	if p.Watermark > 0 {
-		watermark = time.UnixMilli(p.Watermark).UTC().Format("15:04:05")
-	}
-	d.say.status(sample{at: time.Now(), blobs: int64(e.Traffic.Appends), tuples: p.Landed},
-		"%s | written %s landed %s | behind %s | watermark %s | quarantined %d", mode,
-		thousands(int64(e.Traffic.Tuples)), thousands(p.Landed), thousands(max(0, int64(e.Traffic.Tuples)-p.Landed)), watermark, p.Quarantined)
-}
-
+// get asks a child's status page.
 func (d *demo) get(ctx context.Context, url string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -303,6 +273,7 @@ func (d *demo) get(ctx context.Context, url string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
+// post tells a child something and waits until it has done it.
 func (d *demo) post(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
@@ -314,8 +285,20 @@ func (d *demo) post(ctx context.Context, url string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // as much as there is
 		return fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(text)))
 	}
 	return nil
+}
+
+// pipelineChild is what the demo and the restarts of its pipeline share.
+type pipelineChild struct {
+	url atomic.Value // string
+	// lives counts the pipelines that have come up; killed those that we killed.
+	lives, killed atomic.Int32
+}
+
+func (p *pipelineChild) address() string {
+	url, _ := p.url.Load().(string)
+	return url
 }

@@ -40,6 +40,7 @@ type EstateConfig struct {
 
 // EstateStatus is what the estate's control interface tells.
 type EstateStatus struct {
+	PID     int           `json:"pid"` // tells the estates of two demos apart
 	Traffic traffic.Stats `json:"traffic"`
 	// Stopped says that the estate has ended and its truth is on disk.
 	Stopped bool `json:"stopped"`
@@ -150,7 +151,7 @@ func (e *estate) simulate(ctx context.Context) error {
 func (e *estate) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		s := EstateStatus{Traffic: e.simulator.Snapshot()}
+		s := EstateStatus{PID: os.Getpid(), Traffic: e.simulator.Snapshot()}
 		select {
 		case <-e.ended:
 			s.Stopped = true

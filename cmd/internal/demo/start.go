@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -10,9 +11,33 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/millrace/millrace/cmd/internal/children"
 	"github.com/millrace/millrace/deploy/local"
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/deploy/local/servers"
+)
+
+// Names of the children.
+const (
+	childClickHouse = "clickhouse"
+	childAzurite    = "azurite"
+	childEstate     = "estate"
+	childPipeline   = "pipeline"
+)
+
+// Files in the demo's folder.
+const (
+	configName = "millrace.yaml"
+	estateName = "estate.json"
+	truthName  = "truth.json"
+)
+
+const (
+	// pipelineMemory is the Go runtime's soft limit in the pipeline's process.
+	pipelineMemory = "380MiB"
+	// serverMemory bounds the embedded ClickHouse, in bytes; on a small machine it is
+	// half of the memory.
+	serverMemory = 6 << 30
 )
 
 // containers are those that network flow logs are written to.
@@ -20,26 +45,39 @@ var containers = []string{"insights-logs-flowlogflowevent", "insights-logs-netwo
 
 // startAll starts ClickHouse and Azurite side by side, then the estate, then the
 // pipeline.
+//
+// Errors: ErrNotReconciled when the user interrupts: there is nothing to compare
+// yet.
 func (d *demo) startAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not everything was up after %v: see %s", startTimeout, d.path("logs")))
 	defer cancel()
-	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.startClickHouse(gctx) })
-	group.Go(func() error { return d.startAzurite(gctx) })
+	ctx, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	go func() {
+		select {
+		case <-d.drain:
+			interrupt(fmt.Errorf("%w: interrupted while starting", ErrNotReconciled))
+		case <-ctx.Done():
+		}
+	}()
+	err := d.startInOrder(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(err, context.Canceled) && cause != nil {
+		return cause // says why
+	}
+	return err
+}
+
+func (d *demo) startInOrder(ctx context.Context) error {
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.startClickHouse(both) })
+	group.Go(func() error { return d.startAzurite(both) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if err := d.startEstate(ctx); err != nil {
+	if err := d.group.Start(ctx, children.Spec{Name: childEstate, Start: d.startEstate}); err != nil {
 		return err
 	}
-	if err := d.configurePipeline(); err != nil {
-		return err
-	}
-	if err := d.startPipeline(ctx); err != nil {
-		return err
-	}
-	d.say.line("everything is up after %.1f s", time.Since(d.began).Seconds())
-	return nil
+	return d.group.Start(ctx, children.Spec{Name: childPipeline, Start: d.startPipeline, Policy: d.pipeline.restart})
 }
 
 func part(name string) local.Part {
@@ -52,92 +90,168 @@ func part(name string) local.Part {
 }
 
 func (d *demo) startClickHouse(ctx context.Context) error {
-	if d.cfg.ClickHouse != "" {
-		d.url = strings.TrimSuffix(d.cfg.ClickHouse, "/")
-		return nil
+	t := &d.tables
+	if t.url = strings.TrimSuffix(d.cfg.ClickHouse.URL, "/"); t.url == "" {
+		err := d.group.Start(ctx, children.Spec{Name: childClickHouse, Start: d.startEmbedded})
+		if err != nil {
+			return err
+		}
 	}
-	var err error
-	d.clickhouse, err = servers.StartClickHouse(ctx, servers.ClickHouseOptions{
-		Bin: d.cfg.Server, Lib: d.cfg.Cache.Path(part(local.PartClickHouse)), Dir: d.path("clickhouse"),
-		HTTPPort: portHTTP, TCPPort: portNative, MemoryLimit: serverMemory, LogFile: d.path("logs", "clickhouse.log"),
-	})
-	if err != nil {
+	if err := t.open(ctx); err != nil || !d.cfg.Keep {
 		return err
 	}
-	d.url = d.clickhouse.HTTPURL
-	if d.clickhouse.PortsMoved {
-		d.say.line("port %d or %d is busy: ClickHouse listens on %d and %d", portHTTP, portNative, d.clickhouse.HTTPPort, d.clickhouse.TCPPort)
+	if err := t.keep(ctx); err != nil {
+		return fmt.Errorf("look at the tables to keep: %w", err)
+	}
+	d.say.line("kept: %s rows of earlier demos in %s", thousands(t.before), t.table("flows"))
+	return nil
+}
+
+func (d *demo) startEmbedded(ctx context.Context) (*process.Process, error) {
+	ch, err := servers.StartClickHouse(ctx, servers.ClickHouseOptions{
+		Bin: d.cfg.ServerProgram, Lib: d.cfg.Cache.Path(part(local.PartClickHouse)), Dir: d.path("clickhouse"),
+		HTTPPort: portHTTP, TCPPort: portNative, MemoryLimit: serverMemoryHere(), LogFile: d.path("logs", "clickhouse.log"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.tables.url = ch.HTTPURL
+	if ch.PortsMoved {
+		d.say.line("port %d or %d is busy: ClickHouse listens on %d (HTTP) and %d (native)", portHTTP, portNative, ch.HTTPPort, ch.TCPPort)
+	}
+	return ch.Process, nil
+}
+
+func serverMemoryHere() uint64 {
+	if total := memoryOfMachine(); total > 0 {
+		return min(serverMemory, total/2)
+	}
+	return serverMemory
+}
+
+func (d *demo) startAzurite(ctx context.Context) error {
+	return d.group.Start(ctx, children.Spec{Name: childAzurite, Start: func(ctx context.Context) (*process.Process, error) {
+		a, err := servers.StartAzurite(ctx, servers.AzuriteOptions{
+			Script: d.cfg.Cache.Path(part(local.PartAzurite)), Port: portBlobs, Account: d.cfg.Traffic.Account, Dir: d.path("azurite"),
+			LogFile: d.path("logs", "azurite.log"),
+		})
+		if err != nil {
+			return nil, err
+		}
+		if a.PortMoved {
+			d.say.line("port %d is busy: blob storage listens on %d", portBlobs, a.Port)
+		}
+		d.blobs = blobStorage{endpoint: a.Endpoint, key: a.Key}
+		return a.Process, nil
+	}})
+}
+
+// startEstate starts the simulated estate and the Event Hubs emulator that it
+// publishes to.
+func (d *demo) startEstate(ctx context.Context) (*process.Process, error) {
+	cfg := EstateConfig{Partitions: d.cfg.Partitions, Endpoint: d.blobs.endpoint, Traffic: d.cfg.Traffic}
+	cfg.Traffic.TruthFile = d.path(truthName)
+	start := func(ports []int) (*process.Process, error) {
+		cfg.Listen, cfg.EventHubs = loopback(ports[0]), loopback(ports[1])
+		data, err := json.MarshalIndent(cfg, "", "  ")
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(d.path(estateName), data, 0o600); err != nil {
+			return nil, err
+		}
+		d.fed = time.Now()
+		return process.Start(process.Config{
+			Name: childEstate, Path: d.cfg.Program, Args: []string{"demo-estate", "--config", d.path(estateName)},
+			Env: []string{EnvStorageKey + "=" + d.blobs.key}, LogFile: d.path("logs", "estate.log"),
+		})
+	}
+	ready := func(ctx context.Context, pid int) error {
+		var s EstateStatus
+		if err := d.get(ctx, "http://"+cfg.Listen+"/status", &s); err != nil {
+			return err
+		}
+		return ours(s.PID, pid)
+	}
+	p, err := d.onPorts(ctx, []wanted{{portEstate, "the estate"}, {portEventHubs, "Event Hubs"}}, start, ready)
+	if err != nil {
+		return nil, err
+	}
+	d.estateURL = "http://" + cfg.Listen
+	d.connection = fmt.Sprintf("Endpoint=sb://%s;SharedAccessKeyName=demo;SharedAccessKey=ZGVtbw==;UseDevelopmentEmulator=true;EntityPath=%s", cfg.EventHubs, Hub)
+	return p, nil
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// ours makes sure that it is our child that answers.
+func ours(answering, child int) error {
+	if answering != child {
+		return errNotOurs
 	}
 	return nil
 }
 
-func (d *demo) startAzurite(ctx context.Context) error {
-	var err error
-	d.azurite, err = servers.StartAzurite(ctx, servers.AzuriteOptions{
-		Script: d.cfg.Cache.Path(part(local.PartAzurite)), Port: portBlobs, Account: d.cfg.Traffic.Account, Dir: d.path("azurite"),
-		LogFile: d.path("logs", "azurite.log"),
-	})
-	if err == nil && d.azurite.PortMoved {
-		d.say.line("port %d is busy: blob storage listens on %d", portBlobs, d.azurite.Port)
-	}
-	return err
+// pipelineStatus is what the pipeline's /status tells, as far as a demo asks.
+type pipelineStatus struct {
+	PID          int   `json:"pid"`
+	Live         bool  `json:"live"`
+	Watermark    int64 `json:"watermark"`
+	Quarantined  int64 `json:"quarantined"`
+	BytesFetched int64 `json:"bytes_fetched"`
 }
 
-// ports reserves a port and says so when it is not the usual one.
-func (d *demo) port(preferred int, what string) (int, error) {
-	p, moved := process.PickPort(preferred)
-	if p == 0 {
-		return 0, fmt.Errorf("no free port for %s", what)
+// startPipeline starts the pipeline, the first one and those after a kill, and
+// waits until it has recovered what the one before left.
+func (d *demo) startPipeline(ctx context.Context) (*process.Process, error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("the pipeline was not up after %v: see %s", startTimeout, d.path("logs", "pipeline.log")))
+	defer cancel()
+	var url string
+	start := func(ports []int) (*process.Process, error) {
+		url = "http://" + loopback(ports[0])
+		if err := os.WriteFile(d.path(configName), []byte(d.pipelineConfig(loopback(ports[0]))), 0o600); err != nil {
+			return nil, err
+		}
+		return process.Start(process.Config{
+			Name: childPipeline, Path: d.cfg.Program,
+			Args: []string{"run", "--config", d.path(configName), "--end-of-input-on-stop", "--die-with-parent"},
+			Env: []string{
+				EnvStorageKey + "=" + d.blobs.key, EnvEventHubs + "=" + d.connection, "GOMEMLIMIT=" + pipelineMemory,
+			},
+			LogFile: d.path("logs", "pipeline.log"),
+		})
 	}
-	if moved {
-		d.say.line("port %d is busy: %s listens on %d", preferred, what, p)
+	ready := func(ctx context.Context, pid int) error {
+		var s pipelineStatus
+		if err := d.get(ctx, url+"/status", &s); err != nil {
+			return err
+		}
+		if !s.Live {
+			return errors.New("recovering")
+		}
+		return ours(s.PID, pid)
+	}
+	p, err := d.onPorts(ctx, []wanted{{portPipeline, "the pipeline"}}, start, ready)
+	if err != nil {
+		return nil, err
+	}
+	d.pipeline.url.Store(url)
+	if d.pipeline.lives.Add(1) > 1 {
+		d.say.line("chaos %d of %d: recovered and live after %.1f s", d.pipeline.killed.Load(), d.cfg.Kills, time.Since(began).Seconds())
 	}
 	return p, nil
 }
 
-func (d *demo) startEstate(ctx context.Context) error {
-	control, err := d.port(portEstate, "the estate")
-	if err != nil {
-		return err
-	}
-	hub, err := d.port(portEventHubs, "Event Hubs")
-	if err != nil {
-		return err
-	}
-	cfg := EstateConfig{
-		Listen: fmt.Sprintf("127.0.0.1:%d", control), EventHubs: fmt.Sprintf("127.0.0.1:%d", hub),
-		Partitions: d.cfg.Partitions, Endpoint: d.azurite.Endpoint, Traffic: d.cfg.Traffic,
-	}
-	cfg.Traffic.TruthFile = d.truthFile
-	data, err := json.MarshalIndent(cfg, "", "  ")
-	if err != nil {
-		return err
-	}
-	file := d.path("estate.json")
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		return err
-	}
-	d.estateURL = "http://" + cfg.Listen
-	d.connection = fmt.Sprintf("Endpoint=sb://127.0.0.1:%d;SharedAccessKeyName=demo;SharedAccessKey=ZGVtbw==;UseDevelopmentEmulator=true;EntityPath=%s", hub, Hub)
-	d.fed = time.Now()
-	d.estate, err = process.Start(process.Config{
-		Name: "estate", Path: d.cfg.Program, Args: []string{"demo-estate", "--config", file},
-		Env: []string{EnvStorageKey + "=" + d.azurite.Key}, LogFile: d.path("logs", "estate.log"),
-	})
-	if err != nil {
-		return err
-	}
-	return d.waitFor(ctx, d.estate, func() error { return d.get(ctx, d.estateURL+"/status", &EstateStatus{}) })
+// restart is the policy for the end of a pipeline: those that we killed come
+// again.
+func (p *pipelineChild) restart(children.Exit) children.Decision {
+	return children.Decision{Restart: p.killed.Load() == p.lives.Load()}
 }
 
-// configurePipeline writes the same file that a user would.
-func (d *demo) configurePipeline() error {
-	port, err := d.port(portPipeline, "the pipeline")
-	if err != nil {
-		return err
-	}
-	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	d.pipelineURL = "http://" + listen
+// pipelineConfig is the file that a user would write.
+func (d *demo) pipelineConfig(listen string) string {
+	t := &d.tables
 	text := fmt.Sprintf(`# Configuration of the demo's pipeline. Secrets are in its environment.
 state: %q
 shards: 4
@@ -160,86 +274,14 @@ sweeper:
 clickhouse:
   url: %q
   database: %q
-`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.azurite.Endpoint, d.cfg.Traffic.Account,
-		strings.Join(containers, ", "), EnvStorageKey, EnvEventHubs, Hub, d.url, d.database)
-	d.configFile = d.path("millrace.yaml")
-	return os.WriteFile(d.configFile, []byte(text), 0o600)
-}
-
-func (d *demo) startPipeline(ctx context.Context) error {
-	var err error
-	d.pipeline, err = process.Start(process.Config{
-		Name: "pipeline", Path: d.cfg.Program, Args: []string{"run", "--config", d.configFile, "--end-of-input-on-stop", "--die-with-parent"},
-		Env: []string{
-			EnvStorageKey + "=" + d.azurite.Key, EnvEventHubs + "=" + d.connection,
-			"GOMEMLIMIT=" + memoryLimit,
-		},
-		LogFile: d.path("logs", "pipeline.log"),
-	})
-	if err != nil {
-		return err
+  allow_non_empty: %v
+`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.blobs.endpoint, d.cfg.Traffic.Account,
+		strings.Join(containers, ", "), EnvStorageKey, EnvEventHubs, Hub, t.url, t.database, d.cfg.Keep)
+	if t.server.User != "" {
+		text += fmt.Sprintf("  user: %q\n", t.server.User)
 	}
-	return d.waitFor(ctx, d.pipeline, func() error {
-		resp, err := d.http.Get(d.pipelineURL + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != 200 {
-			return fmt.Errorf("not ready: %s", resp.Status)
-		}
-		return nil
-	})
-}
-
-// waitFor asks until the child answers.
-func (d *demo) waitFor(ctx context.Context, p *process.Process, ask func() error) error {
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if ask() == nil {
-			return nil
-		}
-		select {
-		case <-p.Done():
-			return p.ExitError()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
-		}
+	if t.server.Password != "" {
+		text += fmt.Sprintf("  password: {env: %s}\n", EnvClickHousePassword)
 	}
-}
-
-// running lists the children, the last one started first.
-func (d *demo) running() []*process.Process {
-	var all []*process.Process
-	for _, p := range []*process.Process{d.pipeline, d.estate} {
-		if p != nil {
-			all = append(all, p)
-		}
-	}
-	if d.azurite != nil {
-		all = append(all, d.azurite.Process)
-	}
-	if d.clickhouse != nil {
-		all = append(all, d.clickhouse.Process)
-	}
-	return all
-}
-
-func (d *demo) stopAll() {
-	if d.sink != nil {
-		_ = d.sink.Close() // nothing is buffered in it
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for _, p := range d.running() {
-		_ = p.Stop(ctx) // killed at the latest when the time is up
-	}
-}
-
-func (d *demo) killAll() {
-	for _, p := range d.running() {
-		p.SendKill()
-	}
+	return text
 }
