@@ -93,6 +93,10 @@ type Unit struct {
 	// Clock is when a unit of a blob without an hour in its path was fetched, ms UTC:
 	// it bounds the event times of such a unit. 0 for all others.
 	Clock int64 `json:"clock,omitempty"`
+	// Malformed says why the range as a whole went to quarantine, with Detail: its
+	// bytes cannot be cut into records. "" for all others.
+	Malformed Reason `json:"malformed,omitempty"`
+	Detail    string `json:"detail,omitempty"`
 }
 
 // End is the offset behind the unit's last byte.

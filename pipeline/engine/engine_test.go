@@ -314,3 +314,45 @@ func TestDrainIsBounded(t *testing.T) {
 		t.Fatal("does not stop")
 	}
 }
+
+// Bytes between records that are no record go to quarantine as one range, and the
+// records behind them land: nothing blocks a blob for ever.
+func TestMalformedRangeDoesNotBlockItsBlob(t *testing.T) {
+	e, s := newEstate(6, 1), newTarget()
+	dir := t.TempDir() + "/ledger"
+	eng, stop := start(t, dir, e, s, memory.DefaultAllocator)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- eng.Run(t.Context()) }()
+	e.grow()
+	waitFor(t, func() bool { return eng.Status().Landed > 0 })
+	e.spoil([]byte(`;;; no record ;;;`))
+	waitFor(t, func() bool { return eng.Status().Quarantined > int64(e.bad) })
+	e.grow()
+	eng.Drain(true)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(s.addresses) != e.written || s.rejects != int64(e.bad)+1 {
+		t.Errorf("%d of %d tuples landed, %d entries in quarantine, want %d", len(s.addresses), e.written, s.rejects, e.bad+1)
+	}
+}
+
+// spoil appends bytes as they are and tells of it.
+func (e *estate) spoil(text []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id := range e.regions {
+		e.regions[id] = append(e.regions[id], text...)
+		e.changed <- id
+	}
+}
+
+func waitFor(t *testing.T, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not within 20 s")
+		}
+	}
+}

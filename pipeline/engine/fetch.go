@@ -19,7 +19,8 @@ type chunk struct {
 	job        shard.JobID
 	blob       pipeline.BlobID
 	generation uint32
-	data       blob.Chunk // its length is reserved in the budget
+	data       blob.Chunk        // its length is reserved in the budget
+	malformed  *blob.FormatError // not nil: the bytes cannot be cut into records
 }
 
 // fetch reads one blob and hands its chunks to the shard. It runs beside the
@@ -33,17 +34,19 @@ func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
-	emit := func(c blob.Chunk) error {
-		// What was reserved beyond the chunk's real size goes back at once.
-		keep := int64(len(c.Data))
-		r.e.budget.Release(c.Reserved - keep)
+	pass := func(c chunk) error {
 		select {
-		case r.chunks <- chunk{job: a.Job, blob: pos.Blob, generation: pos.Generation, data: c}:
+		case r.chunks <- c:
 			return nil
 		case <-ctx.Done():
-			r.e.budget.Release(keep)
+			r.e.budget.Release(int64(len(c.data.Data)))
 			return ctx.Err()
 		}
+	}
+	emit := func(c blob.Chunk) error {
+		// What was reserved beyond the chunk's real size goes back at once.
+		r.e.budget.Release(c.Reserved - int64(len(c.Data)))
+		return pass(chunk{job: a.Job, blob: pos.Blob, generation: pos.Generation, data: c})
 	}
 	began := time.Now()
 	outcome, err := r.e.parts.Reader.ReadNew(ctx, pos.Blob,
@@ -52,6 +55,9 @@ func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 		return nil
 	}
 	r.e.metrics.fetched(ctx, time.Since(began), err)
+	if f, ok := errors.AsType[*blob.FormatError](err); ok {
+		return r.malformed(ctx, a, f, pass)
+	}
 	return shard.FetchDone{Job: a.Job, Outcome: outcomes[outcome], Err: err}
 }
 
@@ -70,6 +76,9 @@ func (r *runner) take(ctx context.Context, c chunk) {
 	u := pipeline.Unit{
 		Blob: c.blob, Generation: c.generation, Offset: c.data.Offset, Length: int64(len(c.data.Data)),
 		Hash: hash(c.data.Data), Tail: hex.EncodeToString(c.data.Tail),
+	}
+	if c.malformed != nil {
+		u.Malformed, u.Detail = c.malformed.Reason, c.malformed.Detail
 	}
 	if _, ok := c.blob.Hour(); !ok {
 		u.Clock = r.e.parts.Now().UnixMilli()
@@ -92,6 +101,10 @@ func hash(data []byte) string {
 //
 // What a replay of quarantine refuses again is in quarantine already.
 func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) error {
+	if u.Malformed != "" {
+		r.refuse(ctx, u, data)
+		return nil
+	}
 	began := time.Now()
 	at, err := r.rangeOf(*u)
 	if err != nil {

@@ -41,6 +41,9 @@ type runner struct {
 	stopped bool
 	err     error
 
+	placesMu sync.Mutex
+	places   map[pipeline.BlobID]place // malformed bytes that were not yet seen often enough
+
 	status atomic.Pointer[shard.Status]
 }
 
@@ -80,7 +83,7 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 	cfg.Epoch = e.parts.Ledger.Epoch() << 20
 	r := &runner{
 		e: e, id: id, core: shard.New(cfg, found), log: log, operators: operators,
-		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, bases: map[uint64][][]byte{}, sealedSeq: found.Base.Seq,
+		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, bases: map[uint64][][]byte{}, places: map[pipeline.BlobID]place{}, sealedSeq: found.Base.Seq,
 		events: make(chan shard.Event), chunks: make(chan chunk), pressed: make(chan struct{}, 1),
 		ledger: make(chan func(ctx context.Context) shard.Event, 8),
 	}

@@ -202,6 +202,9 @@ func (c *Core) fetchDone(e FetchDone) {
 		c.do(Report{Blob: b.id, Kind: "gone"})
 	}
 	b.attempts = 0
+	if e.Again {
+		b.wanted, b.announced = true, -1
+	}
 	c.ackBehind(b, f.acks)
 	if b.wanted {
 		if b.announced >= 0 && b.position.End > 0 && b.announced <= b.position.End+footer {

@@ -34,6 +34,8 @@ type (
 		Job     JobID
 		Outcome Outcome
 		Err     error
+		// Again: the read stopped short of the blob's end.
+		Again bool
 	}
 	// Sealed answers Seal: the batch's pieces are computed and held by the engine.
 	Sealed struct {
