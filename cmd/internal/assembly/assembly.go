@@ -173,7 +173,7 @@ func (p *Pipeline) openStore(cfg config.Config) error {
 		faults = append(faults, prefixed(err, "accounts[%d].key", i))
 		sas, err := a.SAS.Resolve()
 		faults = append(faults, prefixed(err, "accounts[%d].sas", i))
-		accounts = append(accounts, blob.AccountConfig{Name: a.Name, Endpoint: a.Endpoint, SharedKey: key, SAS: sas})
+		accounts = append(accounts, blob.AccountConfig{Name: a.Name, Endpoint: a.Endpoint, SharedKey: key, SAS: sas, PrivateNetwork: a.PrivateNetwork})
 	}
 	if err := errors.Join(faults...); err != nil {
 		return err

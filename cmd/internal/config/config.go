@@ -58,6 +58,9 @@ type Account struct {
 	// Key names the account key, SAS a shared access signature: one of them.
 	Key Reference `yaml:"key"`
 	SAS Reference `yaml:"sas"`
+	// PrivateNetwork allows the endpoint's name to resolve to a private address, as it
+	// does behind Azure Private Link.
+	PrivateNetwork bool `yaml:"private_network"`
 }
 
 // EventHub is one hub that announces blobs.
