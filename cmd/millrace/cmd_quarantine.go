@@ -67,7 +67,7 @@ lists the entries themselves. The addresses can be pasted into show and replay.`
   millrace quarantine list --reason tuple_port --limit 100
   millrace quarantine list --blob macAddress=000D3A7F1340 -o json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, nil, f.list) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, nil, quarantineRun.list) },
 	}
 	f.common(cmd)
 	f.filters(cmd)
@@ -90,7 +90,7 @@ characters are escaped.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, f.show) },
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, quarantineRun.show) },
 	}
 	f.common(cmd)
 	cmd.Flags().IntVar(&f.bytes, "bytes", 4096, "show at most so many bytes of a record; 0: all")
@@ -113,7 +113,7 @@ in the table. The exit code is 1 when a blob could not be read.`,
 		Example: `  millrace quarantine replay --dry-run
   millrace quarantine replay --reason tuple_state
   millrace quarantine replay 'account/container/path/PT1H.json@0:1234:5'`,
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, f.replay) },
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, quarantineRun.replay) },
 	}
 	f.common(cmd)
 	f.filters(cmd)
@@ -122,11 +122,19 @@ in the table. The exit code is 1 when a blob could not be read.`,
 	return cmd
 }
 
-// quarantineCall is what a subcommand does with the parts.
-type quarantineCall func(ctx context.Context, cmd *cobra.Command, p *assembly.Pipeline, cfg config.Config, deps quarantine.Deps, filter quarantine.Filter) error
+// quarantineRun is a subcommand with its parts.
+type quarantineRun struct {
+	*quarantineFlags
+	cmd      *cobra.Command
+	cfg      config.Config
+	pipeline *assembly.Pipeline
+	deps     quarantine.Deps
+	filter   quarantine.Filter
+	out      quarantine.Printer
+}
 
 // run checks what was typed, opens the parts and calls the subcommand.
-func (f *quarantineFlags) run(cmd *cobra.Command, addresses []string, call quarantineCall) error {
+func (f *quarantineFlags) run(cmd *cobra.Command, addresses []string, call func(quarantineRun, context.Context) error) error {
 	if f.output != "table" && f.output != "json" {
 		return usageErrorf("-o %q: want table or json", f.output)
 	}
@@ -144,15 +152,17 @@ func (f *quarantineFlags) run(cmd *cobra.Command, addresses []string, call quara
 	// The first Ctrl-C ends the replay; what it has begun is finished by the next one.
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT)
 	defer stop()
-	p, deps, err := assembly.OpenQuarantine(cfg, f.deps(cmd))
+	p, deps, err := assembly.OpenQuarantine(cfg, f.quiet(cmd))
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return call(ctx, cmd, p, cfg, deps, filter)
+	out := quarantine.Printer{Out: cmd.OutOrStdout(), JSON: f.output == "json"}
+	return call(quarantineRun{f, cmd, cfg, p, deps, filter, out}, ctx)
 }
 
-func (f *quarantineFlags) deps(cmd *cobra.Command) assembly.Deps {
+// quiet is what the parts tell about themselves: warnings.
+func (f *quarantineFlags) quiet(cmd *cobra.Command) assembly.Deps {
 	level := slog.LevelWarn
 	if f.verbose {
 		level = slog.LevelDebug
@@ -161,33 +171,28 @@ func (f *quarantineFlags) deps(cmd *cobra.Command) assembly.Deps {
 	return assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: log}
 }
 
-func (f *quarantineFlags) printer(cmd *cobra.Command) quarantine.Printer {
-	return quarantine.Printer{Out: cmd.OutOrStdout(), JSON: f.output == "json"}
-}
-
-func (f *quarantineFlags) list(ctx context.Context, cmd *cobra.Command, _ *assembly.Pipeline, _ config.Config, deps quarantine.Deps, filter quarantine.Filter) error {
-	counts, err := deps.Table.Counts(ctx, filter)
+func (r quarantineRun) list(ctx context.Context) error {
+	counts, err := r.deps.Table.Counts(ctx, r.filter)
 	if err != nil {
 		return err
 	}
-	out := f.printer(cmd)
-	listing := f.reason != "" || f.blob != ""
-	if !listing || !out.JSON {
-		if err := out.Counts(counts); err != nil {
+	listing := r.reason != "" || r.blob != ""
+	if !listing || !r.out.JSON {
+		if err := r.out.Counts(counts); err != nil {
 			return err
 		}
 	}
-	if !listing || f.limit == 0 {
+	if !listing || r.limit == 0 {
 		return nil
 	}
-	entries, err := deps.Table.Entries(ctx, filter, nil, f.limit)
+	entries, err := r.deps.Table.Entries(ctx, r.filter, nil, r.limit)
 	if err != nil {
 		return err
 	}
-	if len(entries) > 0 && !out.JSON {
-		fmt.Fprintln(out.Out)
+	if len(entries) > 0 && !r.out.JSON {
+		fmt.Fprintln(r.out.Out)
 	}
-	if err := out.Entries(entries); err != nil {
+	if err := r.out.Entries(entries); err != nil {
 		return err
 	}
 	total := int64(0)
@@ -195,16 +200,16 @@ func (f *quarantineFlags) list(ctx context.Context, cmd *cobra.Command, _ *assem
 		total += c.Entries
 	}
 	if total > int64(len(entries)) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d entries: --limit shows more\n", len(entries), total)
+		fmt.Fprintf(r.cmd.ErrOrStderr(), "%d of %d entries: --limit shows more\n", len(entries), total)
 	}
 	return nil
 }
 
-func (f *quarantineFlags) show(ctx context.Context, cmd *cobra.Command, _ *assembly.Pipeline, _ config.Config, deps quarantine.Deps, filter quarantine.Filter) error {
+func (r quarantineRun) show(ctx context.Context) error {
 	var missing []error
-	for _, a := range filter.Addresses {
+	for _, a := range r.filter.Addresses {
 		const most = 100 // of one record
-		entries, err := deps.Table.Entries(ctx, quarantine.Filter{Addresses: []quarantine.Address{a}}, nil, most)
+		entries, err := r.deps.Table.Entries(ctx, quarantine.Filter{Addresses: []quarantine.Address{a}}, nil, most)
 		if err != nil {
 			return err
 		}
@@ -212,28 +217,27 @@ func (f *quarantineFlags) show(ctx context.Context, cmd *cobra.Command, _ *assem
 			missing = append(missing, fmt.Errorf("no entry at %s: millrace quarantine list --blob shows the addresses", a))
 			continue
 		}
-		found, err := quarantine.Inspect(ctx, deps, entries)
+		found, err := quarantine.Inspect(ctx, r.deps, entries)
 		if err != nil {
 			return err
 		}
-		if err := f.printer(cmd).Inspections(found, f.bytes); err != nil {
+		if err := r.out.Inspections(found, r.bytes); err != nil {
 			return err
 		}
 	}
 	return errors.Join(missing...)
 }
 
-func (f *quarantineFlags) replay(ctx context.Context, cmd *cobra.Command, p *assembly.Pipeline, cfg config.Config, deps quarantine.Deps, filter quarantine.Filter) error {
-	if !f.dryRun {
-		if err := p.Prepare(ctx, cfg, f.deps(cmd)); err != nil {
+func (r quarantineRun) replay(ctx context.Context) error {
+	if !r.dryRun {
+		if err := r.pipeline.Prepare(ctx, r.cfg, r.quiet(r.cmd)); err != nil {
 			return err
 		}
 	}
-	out := f.printer(cmd)
 	var sum quarantine.Summary
-	err := quarantine.Replay(ctx, deps, filter, f.dryRun, func(v quarantine.Verdict) error {
+	err := quarantine.Replay(ctx, r.deps, r.filter, r.dryRun, func(v quarantine.Verdict) error {
 		sum.Add(v)
-		return out.Verdict(v)
+		return r.out.Verdict(v)
 	})
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted: run the command again, it finishes what was begun")
@@ -241,13 +245,13 @@ func (f *quarantineFlags) replay(ctx context.Context, cmd *cobra.Command, p *ass
 	if err != nil {
 		return err
 	}
-	if err := out.Summary(sum); err != nil {
+	if err := r.out.Summary(sum); err != nil {
 		return err
 	}
 	if n := sum.Outcomes[quarantine.Unreadable]; n > 0 {
 		return fmt.Errorf("%d entries could not be read: run the command again when the blobs can be reached", n)
 	}
-	if len(filter.Addresses) > 0 && sum.Entries == 0 {
+	if len(r.filter.Addresses) > 0 && sum.Entries == 0 {
 		return errors.New("no entry has such an address: millrace quarantine list --blob shows the addresses")
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/millrace/millrace/pipeline"
 )
 
 // Printer writes for people, or one JSON object a line.
@@ -115,7 +117,7 @@ func (p Printer) inspection(i Inspection, most int) error {
 		row("ordinal", i.Ordinal)
 	}
 	row("length", fmt.Sprintf("%d bytes of the %s", i.Length, escape(i.Scope)))
-	row("commit", i.Batch)
+	row("commit", fmt.Sprintf("%v (batch_id %d)", pipeline.BatchID(i.Batch), i.Batch))
 	row("excerpt", escape(i.Excerpt))
 	row("a replay says", i.Now.sentence())
 	if i.Record == nil {
