@@ -280,6 +280,14 @@ func (h headerAuth) RoundTrip(req *http.Request) (*http.Response, error) {
 	return h.next.RoundTrip(req)
 }
 
+// CloseIdleConnections lets clickhouse-go's Close reach the transport: a server that
+// is asked to stop waits for open connections.
+func (h headerAuth) CloseIdleConnections() {
+	if c, ok := h.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
 // hostPort gives the address with its port, the scheme's own when none is named.
 func hostPort(u *url.URL) string {
 	if u.Port() != "" {
