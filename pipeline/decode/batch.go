@@ -67,7 +67,7 @@ type Batch struct {
 
 	n    int // rows
 	cols columns
-	peak int // rows of the largest batch so far: the room that the next one starts with
+	hint int // the room that the next batch starts with: about that of the last ones
 
 	macs, encryptions, acls, rules, flowLogs, targets, blobs names
 	minTime, maxTime                                         int64 // of all rows
@@ -94,7 +94,7 @@ func (b *Batch) Release() {
 }
 
 func (b *Batch) reset() {
-	b.peak = max(b.peak, b.n)
+	b.hint = max(b.hint/2, b.n)
 	b.n, b.minTime, b.maxTime = 0, 0, 0
 	for _, d := range b.dictionaries() {
 		d.reset()

@@ -16,6 +16,8 @@ const (
 	// maxRecordBytes is the longest record that a Reader takes: its buffer grows up to
 	// here and no further. Longer ones are refused with limit_exceeded.
 	maxRecordBytes = 64 << 20
+	// maxEmptyReads in a row end an input that gives neither bytes nor an error.
+	maxEmptyReads = 100
 )
 
 // Reader streams a file of flow logs of any size through a Batch, in constant
@@ -112,7 +114,8 @@ func (r *Reader) advance(n int) {
 // full says that no more bytes can be had for what stands in the buffer.
 func (r *Reader) full() bool { return r.ended || r.end-r.start >= r.max }
 
-// fill reads more bytes behind the unread ones and says whether it got any.
+// fill reads more bytes behind the unread ones, as many as fit, and says whether
+// anything is unread now.
 func (r *Reader) fill() bool {
 	if r.full() {
 		return false
@@ -126,9 +129,15 @@ func (r *Reader) fill() bool {
 		copy(grown, r.buf[:r.end])
 		r.buf = grown
 	}
-	for !r.ended && r.end < len(r.buf) {
+	for empty := 0; !r.ended && r.end < len(r.buf); {
 		n, err := r.in.Read(r.buf[r.end:])
 		r.end += n
+		if empty++; n > 0 {
+			empty = 0
+		}
+		if err == nil && empty == maxEmptyReads {
+			err = io.ErrNoProgress
+		}
 		if err != nil {
 			r.ended, r.err = true, err
 		}

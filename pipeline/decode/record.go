@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/millrace/millrace/pipeline"
-	"github.com/millrace/millrace/schemas"
 )
 
 // known are the members that have a meaning in a record of some format.
@@ -110,10 +109,13 @@ func (d *decoder) flagReason(reason pipeline.Reason, name string) {
 	}
 }
 
-// element reads the object at data[p] and contains a panic to it.
+// element reads the object at data[p] and contains a panic to it: what the object
+// had given by then is taken back.
 func (d *decoder) element(p int) (end int) {
+	rows, res, wrapperEnd := d.b.n, d.res, d.wrapperEnd
 	defer func() {
 		if v := recover(); v != nil {
+			d.b.n, d.res, d.wrapperEnd = rows, res, wrapperEnd
 			end = d.panicked(p, v)
 		}
 	}()
@@ -361,82 +363,4 @@ func (d *decoder) headText(i known, dict *names) (code uint32, reason pipeline.R
 		}
 	}
 	return dict.code(text), "", ""
-}
-
-// bodyText walks over a text below the record and gives it; faults are noted. The
-// text is good until the next one is read.
-func (d *decoder) bodyText(p, depth int, name string) (text []byte, end int) {
-	if end = skip(d.data, p, depth, d.limits.Depth); end == broken {
-		return nil, end
-	}
-	text, reason := d.textOf(d.data[p:end])
-	if reason != "" {
-		d.flagReason(reason, name)
-		return nil, end
-	}
-	return text, end
-}
-
-// bodyObject walks over an object below the record.
-func (d *decoder) bodyObject(p, depth int, f func(key []byte, p int) int) int {
-	if p >= len(d.data) || d.data[p] != '{' {
-		d.flag(faultShape, "not an object where one is wanted")
-		return skip(d.data, p, depth, d.limits.Depth)
-	}
-	end, members := walkObject(d.data, p, depth, d.limits.Depth, f)
-	if members > d.limits.Members {
-		d.flag(faultLimit, "too many members")
-	}
-	return end
-}
-
-// isArray says whether an array stands at data[p]; null is an empty one, anything
-// else is noted as a fault. If not, end is where the value ends.
-func (d *decoder) isArray(p, depth int, name string) (end int, ok bool) {
-	if p < len(d.data) && d.data[p] == '[' {
-		return 0, true
-	}
-	end = skip(d.data, p, depth, d.limits.Depth)
-	if end != broken && string(d.data[p:end]) != "null" {
-		d.flag(faultShape, name+" is no array")
-	}
-	return end, false
-}
-
-// isNumber says whether a version is the given digit, as number or as text.
-func isNumber(v []byte, digit byte) bool {
-	return len(v) == 1 && v[0] == digit || len(v) == 3 && v[0] == '"' && v[1] == digit && v[2] == '"'
-}
-
-// kindOf reads the kind of a rule from its name.
-func kindOf(rule []byte) uint8 {
-	switch {
-	case hasPrefix(rule, "DefaultRule_"):
-		return schemas.RuleDefault
-	case hasPrefix(rule, "UserRule_"):
-		return schemas.RuleUser
-	case containsFold(rule, "platform"):
-		return schemas.RulePlatform
-	case string(rule) == "unspecified", len(rule) == 0:
-		return schemas.RuleUnspecified
-	}
-	return schemas.RuleAdmin
-}
-
-func hasPrefix(s []byte, prefix string) bool {
-	return len(s) >= len(prefix) && string(s[:len(prefix)]) == prefix
-}
-
-// containsFold looks for a lower-case ASCII word in any case.
-func containsFold(s []byte, word string) bool {
-	for i := 0; i+len(word) <= len(s); i++ {
-		j := 0
-		for j < len(word) && s[i+j]|0x20 == word[j] {
-			j++
-		}
-		if j == len(word) {
-			return true
-		}
-	}
-	return false
 }

@@ -66,7 +66,7 @@ func (d *decoder) tupleArray(seen *bool, p, depth int) int {
 			return p + 1
 		}
 		if d.n == d.c.room {
-			d.c.grow(d.b.alloc, max(d.n+1, d.b.peak))
+			d.c.grow(d.b.alloc, max(d.n+1, d.b.hint))
 		}
 		if fast {
 			if q := d.fastTuples(p); q != p {

@@ -14,50 +14,6 @@ func (d *decoder) vnetBody(p int) int {
 	return d.level(p, 2, "flows", d.vnetFlow)
 }
 
-// level reads an object of which one member is an array of objects, all else being
-// skipped, and calls f for each of these.
-func (d *decoder) level(p, depth int, name string, f func(p int) int) int {
-	seen := false
-	end := d.bodyObject(p, depth, func(key []byte, p int) int {
-		if string(key) != name && string(plainKey(key, &d.scratch)) != name {
-			return skip(d.data, p, depth+1, d.limits.Depth)
-		}
-		return d.arrayOnce(&seen, p, depth+1, name, f)
-	})
-	d.must(seen, p, name)
-	return end
-}
-
-// arrayOnce reads an array that may come once in its object.
-func (d *decoder) arrayOnce(seen *bool, p, depth int, name string, f func(p int) int) int {
-	if *seen {
-		d.flag(faultShape, "member "+name+" comes twice")
-		return skip(d.data, p, depth, d.limits.Depth)
-	}
-	*seen = true
-	if end, ok := d.isArray(p, depth, name); !ok {
-		return end
-	}
-	return walkArray(d.data, p, depth, d.limits.Depth, f)
-}
-
-// must notes a fault when the object at data[p] had no such array.
-func (d *decoder) must(seen bool, p int, name string) {
-	if !seen {
-		d.flag(faultShape, "member "+name+" is missing")
-	}
-}
-
-// textOnce reads a text that may come once in its object.
-func (d *decoder) textOnce(seen *bool, p, depth int, name string) (text []byte, end int) {
-	if *seen {
-		d.flag(faultShape, "member "+name+" comes twice")
-		return nil, skip(d.data, p, depth, d.limits.Depth)
-	}
-	*seen = true
-	return d.bodyText(p, depth, name)
-}
-
 func (d *decoder) vnetFlow(p int) int {
 	row, acl := d.n, uint32(0)
 	var flowGroups, aclID bool
@@ -99,31 +55,6 @@ func (d *decoder) vnetGroup(p int) int {
 	d.must(flowTuples, p, "flowTuples")
 	d.fillRule(rule, row)
 	return end
-}
-
-// ruleCode is the rule of some rows.
-type ruleCode struct {
-	seen bool
-	code uint32
-	kind uint8
-}
-
-func (d *decoder) rule(r *ruleCode, p, depth int) int {
-	again := r.seen
-	text, end := d.textOnce(&r.seen, p, depth, "rule")
-	if !again {
-		r.code, r.kind = d.b.rules.code(text), kindOf(text)
-	}
-	return end
-}
-
-// fillRule writes the rule to the rows from row on.
-func (d *decoder) fillRule(r ruleCode, row int) {
-	if !r.seen {
-		r.code, r.kind = d.b.rules.code(nil), kindOf(nil)
-	}
-	fill(d.c.rule[row:d.n], r.code)
-	fill(d.c.ruleKind[row:d.n], r.kind)
 }
 
 // judgeVNet decides whether the record is good and completes its rows.
