@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -82,6 +83,9 @@ func classify(out outcome, err error) error {
 	if err == nil {
 		return nil
 	}
+	if untrusted(err) {
+		return fatalTrust(err)
+	}
 	var server *ServerError
 	if !errors.As(err, &server) || server.Code == 0 {
 		if out.connected {
@@ -100,6 +104,17 @@ func classify(out outcome, err error) error {
 		return fmt.Errorf("%w: %s", err, hint)
 	}
 	return fmt.Errorf("%w: %w", pipeline.ErrInDoubt, err)
+}
+
+// untrusted says that the server's certificate is not one we trust: then nothing
+// was sent, and no retry mends it.
+func untrusted(err error) bool {
+	var verification *tls.CertificateVerificationError
+	return errors.As(err, &verification)
+}
+
+func fatalTrust(err error) error {
+	return fmt.Errorf("%w: check the host in url, or set ca_file to the authority that signed the server's certificate", err)
 }
 
 // codeOf gives ClickHouse's number of an error, 0 when it has none.
@@ -133,6 +148,9 @@ var busy = map[int]bool{
 func classifyRead(err error) error {
 	if err == nil {
 		return nil
+	}
+	if untrusted(err) {
+		return fatalTrust(err)
 	}
 	code := codeOf(err)
 	if hint, dead := hopeless[code]; dead {

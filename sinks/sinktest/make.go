@@ -64,8 +64,9 @@ type Shape struct {
 	Batch pipeline.BatchID
 	Seed  uint64
 	Rows  int
-	Day   time.Time // Day when zero
-	MACs  int       // distinct, from FirstMAC on; 4 when zero
+	Day   time.Time     // first instant; Day when zero
+	Span  time.Duration // of the times from Day on; 24 h when zero
+	MACs  int           // distinct, from FirstMAC on; 4 when zero
 	// FirstMAC keeps the pieces of one batch and partition apart.
 	FirstMAC int
 }
@@ -78,6 +79,9 @@ type Shape struct {
 func Make(mem memory.Allocator, s Shape) pipeline.Piece {
 	if s.Day.IsZero() {
 		s.Day = Day
+	}
+	if s.Span == 0 {
+		s.Span = 24 * time.Hour
 	}
 	if s.MACs == 0 {
 		s.MACs = 4
@@ -142,11 +146,10 @@ func (m *maker) value(b array.Builder, c schemas.Column, row int) {
 	}
 }
 
-// time gives times that rise within each MAC, in [day, day + 24 h).
+// time gives times that rise with the rows, in [Day, Day + Span).
 func (m *maker) time(c schemas.Column, row int) int64 {
-	const day = 24 * 60 * 60 * 1000
-	step := max(1, day/int64(m.Rows+1))
-	t := m.Day.UnixMilli() + int64(row)*step%day
+	span := m.Span.Milliseconds()
+	t := m.Day.UnixMilli() + int64(row)*max(1, span/int64(m.Rows+1))%span
 	if c.Name == m.Table.TimeColumn {
 		if row == 0 {
 			m.minTime, m.maxTime = t, t

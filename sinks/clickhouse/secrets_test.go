@@ -1,0 +1,160 @@
+package clickhouse
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/millrace/millrace/pipeline"
+)
+
+const canary = "canary-7f3a"
+
+func TestSecretIsNeverShown(t *testing.T) {
+	c := DefaultConfig()
+	c.Password = canary
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "config", c, "password", c.Password)
+	inJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inYAML, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := []string{log.String(), string(inJSON), string(inYAML)}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t"} {
+		shown = append(shown, fmt.Sprintf(verb, c), fmt.Sprintf(verb, c.Password), fmt.Sprintf(verb, &c), fmt.Sprintf(verb, []Secret{c.Password}))
+	}
+	for _, text := range shown {
+		if strings.Contains(text, canary) || strings.Contains(text, fmt.Sprintf("%x", canary)) {
+			t.Errorf("the password is shown: %s", text)
+		}
+	}
+	if Secret("").String() != "" {
+		t.Error("an empty secret looks like a set one")
+	}
+	var back Config
+	if err := yaml.Unmarshal([]byte("password: "+canary+"\nurl: http://x\ndial_timeout: 3s"), &back); err != nil || back.Password != canary || back.DialTimeout.Seconds() != 3 {
+		t.Errorf("a configuration file gives %#v, %v", back.DialTimeout, err)
+	}
+}
+
+// Every call against a server that refuses: the password is in a header, in no URL
+// and in no error, and goes to no other host.
+func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("a redirect was followed to %s", r.URL)
+	}))
+	defer other.Close()
+	var mu sync.Mutex
+	seen := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen++
+		if r.Header.Get("X-ClickHouse-User") != "millrace" || r.Header.Get("X-ClickHouse-Key") != canary {
+			t.Errorf("request without user and password in its headers: %s", r.URL.Path)
+		}
+		if strings.Contains(r.URL.String(), canary) || r.Header.Get("Authorization") != "" {
+			t.Errorf("the password is outside of its header: %s", r.URL)
+		}
+		switch seen % 3 {
+		case 0:
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		case 1:
+			w.Header().Set("X-ClickHouse-Exception-Code", "516")
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	c := config(t, server.URL)
+	c.User, c.Password = "millrace", canary
+	s := open(t, c)
+	batch := pipeline.NewBatchID(1, 2, 3)
+	p := remake(t, batch)
+	conn, err := s.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		for name, call := range map[string]func() error{
+			"Land":  func() error { return s.Land(t.Context(), batch, 1, p) },
+			"known": func() error { s.known = map[string]bool{}; return s.Land(t.Context(), batch, 1, p) },
+			"Fence": func() error { return s.Fence(t.Context(), 1, 2, 3) },
+			"Probe": func() error { _, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{p.PieceRef}); return err },
+			"Setup": func() error { return s.Setup(t.Context(), nil) },
+			"Check": func() error { return s.CheckSettings(t.Context()) },
+			"Exec":  func() error { _, err := s.Exec(t.Context(), "SELECT 1"); return err },
+			"Conn":  func() error { return conn.QueryRow(t.Context(), "SELECT 1").Err() },
+		} {
+			err := call()
+			if err == nil {
+				t.Errorf("%s succeeded", name)
+			} else if strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), "INSERT INTO") {
+				t.Errorf("%s: the error holds the password or the URL: %v", name, err)
+			}
+		}
+		s.known = nil
+	}
+}
+
+func TestTLS(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "1") })
+	server := httptest.NewTLSServer(handler)
+	defer server.Close()
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config(t, server.URL)
+	c.CAFile = ca
+	if got, err := open(t, c).Exec(t.Context(), "SELECT 1"); err != nil || got != "1\n" {
+		t.Errorf("with the right authority: %q, %v", got, err)
+	}
+	strange := c
+	strange.CAFile = ""
+	s := open(t, strange)
+	s.known = map[string]bool{}
+	batch := pipeline.NewBatchID(1, 2, 3)
+	for name, err := range map[string]error{
+		"Land":  s.Land(t.Context(), batch, 1, remake(t, batch)),
+		"Setup": s.Setup(t.Context(), nil),
+	} {
+		if err == nil || errors.Is(err, pipeline.ErrTransient) || errors.Is(err, pipeline.ErrInDoubt) || !strings.Contains(err.Error(), "ca_file") {
+			t.Errorf("%s with an unknown authority: %v, want a fatal error that names ca_file", name, err)
+		}
+	}
+	old := httptest.NewUnstartedServer(handler)
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // The server that must be refused.
+	old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	old.StartTLS()
+	defer old.Close()
+	c.URL = old.URL
+	if _, err := open(t, c).Exec(t.Context(), "SELECT 1"); err == nil {
+		t.Error("a server of TLS 1.1 was accepted")
+	}
+	for _, bad := range []string{filepath.Join(t.TempDir(), "none"), os.DevNull} {
+		c.CAFile = bad
+		if _, err := New(c, nil); err == nil {
+			t.Errorf("ca_file %q was accepted", bad)
+		}
+	}
+}
