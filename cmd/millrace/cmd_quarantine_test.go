@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -205,4 +210,87 @@ func (s *quarantineSite) faults() {
 			s.t.Errorf("%v: %v, want %q\n%s", args, err, want, text)
 		}
 	}
+}
+
+// Law: a replay killed with SIGKILL again and again, and at last left alone, has
+// landed every row once.
+func TestQuarantineReplayKilledForReal(t *testing.T) {
+	s := newQuarantineSite(t)
+	p := s.pipeline()
+	hour := time.Now().UTC().Truncate(time.Hour)
+	cfg, err := config.Load(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nics, tuples = 25, 100
+	for n := range nics {
+		path := fmt.Sprintf("f/%s/macAddress=%012X/PT1H.json", hour.Format("y=2006/m=01/d=02/h=15/m=00"), n)
+		var texts []string
+		for i := range tuples {
+			texts = append(texts, fmt.Sprintf("%d,10.0.0.1,10.1.0.1,%d,443,6,O,E,NX,1,2,3,4", hour.UnixMilli()+int64(1000+i), 10000+i))
+		}
+		s.upload(path, `{"records":[{"category":"FlowLogFlowEvent","flowRecords":{"flows":[{"flowGroups":[{"flowTuples":["`+strings.Join(texts, `","`)+`"]}]}]}}]}`)
+		sql := fmt.Sprintf("INSERT INTO quarantine SELECT now(), 'tuple_state', '', 'tuple', '%s', 0, 12, number, %d, '', 0 FROM numbers(%d)", cfg.Accounts[0].Name+"/logs/"+path, len(texts[0]), tuples)
+		if _, err := p.Sink.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(7, 7))
+	killed := 0
+	for range 8 {
+		if s.killedReplay(cfg.State, time.Duration(rng.IntN(60))*time.Millisecond) {
+			killed++
+		}
+	}
+	s.good("replay")
+	got, err := p.Sink.Exec(t.Context(), "SELECT count(), uniqExact(blob, record_offset, ordinal), (SELECT sum(rows) FROM windows_traffic_1m) FROM flows")
+	want := fmt.Sprintf("%d\t%[1]d\t%[1]d", nics*tuples)
+	if err != nil || strings.TrimSpace(got) != want {
+		t.Errorf("rows, addresses, rows in windows: %q, want %q (%v)", got, want, err)
+	}
+	if killed < 3 {
+		t.Errorf("only %d of 8 replays were killed", killed)
+	}
+}
+
+// killedReplay runs the command and kills it so long after it has made something
+// durable, which is when rows land. It says whether the kill came in time.
+func (s *quarantineSite) killedReplay(state string, after time.Duration) bool {
+	s.t.Helper()
+	manifests := func() (n int) {
+		found, err := os.ReadDir(filepath.Join(state, "quarantine", "000", "m"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+		for _, f := range found {
+			if seq, err := strconv.Atoi(f.Name()); err == nil {
+				n = seq // in order of names
+			}
+		}
+		return n
+	}
+	before := manifests()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(s.t.Context(), "millrace", "quarantine", "replay", "-c", s.config)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); manifests() == before && time.Now().Before(deadline); <-tick.C {
+		select {
+		case err := <-ended:
+			if err != nil {
+				s.t.Fatalf("%v\n%.2000s", err, &out)
+			}
+			return false
+		default:
+		}
+	}
+	time.Sleep(after)
+	_ = cmd.Process.Kill() // it may have ended
+	return <-ended != nil
 }

@@ -217,6 +217,12 @@ func TestEntriesOnClickHouse(t *testing.T) {
 		}
 	}
 
+	defer func() {
+		s.ask("DROP TABLE quarantine")
+		if _, err := s.deps.Table.Counts(ctx, Filter{}); err == nil || !strings.Contains(err.Error(), "run the pipeline first") {
+			t.Errorf("without the table: %v", err)
+		}
+	}()
 	counts, err := s.deps.Table.Counts(ctx, Filter{})
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type blobs struct {
 	mu   sync.Mutex
 	text map[pipeline.BlobID]string
+	fail map[pipeline.BlobID]bool // busy
 }
 
 func (s *blobs) set(id pipeline.BlobID, text string) {
@@ -46,6 +47,9 @@ func (s *blobs) Get(_ context.Context, id pipeline.BlobID, offset, count int64, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text, ok := s.text[id]
+	if s.fail[id] {
+		return blob.Response{}, &blob.Error{Op: "get blob", Object: id.String(), Kind: blob.KindThrottled, Status: 503}
+	}
 	if !ok {
 		return blob.Response{}, &blob.Error{Op: "get blob", Object: id.String(), Kind: blob.KindMissing, Status: 404}
 	}
@@ -71,6 +75,7 @@ type target struct {
 	entries  []Entry
 	highest  map[string]uint32
 	before   func(p pipeline.Piece) error // Land
+	asked    func()                       // Landed
 	landings int
 }
 
@@ -178,6 +183,9 @@ func (s *target) Generations(context.Context, []string) (map[string]uint32, erro
 func (s *target) Landed(_ context.Context, regions []Region) (map[Tuple]bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.asked != nil {
+		s.asked()
+	}
 	found := map[Tuple]bool{}
 	for a := range s.rows {
 		for _, r := range regions {

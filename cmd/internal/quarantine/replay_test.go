@@ -154,6 +154,48 @@ func TestReplayKeepsTheBoundsOfTime(t *testing.T) {
 	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "already landed 0+0", e[1]: "still refused 0+1"})
 }
 
+// What the decoder tolerates, a replay does: a comma too many, white space, records
+// within a record, brackets and quotes in texts.
+func TestReplayOfLaxRecords(t *testing.T) {
+	w := newWorld(t)
+	id := nic(4)
+	second := testHour.Unix()
+	tuples := []string{fmt.Sprintf("%d,1.2.3.4,5.6.7.8,1,2,T,I,A,B,,,,", second), fmt.Sprintf("%d,1.2.3.4,5.6.7.8,1,2,U,O,D,B,,,,", second)}
+	nsg := `{"systemId":"s","note":"]}\"}\\","macAddress":"000D3A7F1340","category":"NetworkSecurityGroupFlowEvent","resourceId":"/R","properties":{"Version":2,"flows":[{"rule":"r",` +
+		` "flows":[{"flowTuples":["` + tuples[0] + `", "` + tuples[1] + `",]},]},]}}`
+	wrapper := `{"records":[` + nsg + `,` + nsg + `]}`
+	at := w.write(id, nsg, wrapper)
+	inner := at[1] + int64(len(`{"records":[`))
+	e := []Entry{w.refuse(id, at[0], 1, tuples[1]), w.refuse(id, inner, 0, tuples[0]), w.refuseWhole("record", id, at[1], wrapper)}
+	w.expect(w.replay(Filter{Addresses: []Address{address(t, e[0]), address(t, e[1])}}, false), map[Entry]string{e[0]: "landed 1+0", e[1]: "landed 1+0"})
+	w.once(2)
+	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "already landed 0+0", e[1]: "already landed 0+0", e[2]: "landed 3+0"})
+	w.once(5)
+}
+
+func TestReplayOfBlobsThatCannotBeRead(t *testing.T) {
+	w := newWorld(t)
+	text := recordText(tuple(0), tuple(1))
+	var e []Entry
+	for n := range 3 {
+		e = append(e, w.refuse(nic(n), w.write(nic(n), text)[0], 1, tuple(1)))
+	}
+	e = append(e, w.refuseWhole("record", nic(3), w.write(nic(3), text)[0], text))
+	w.blobs.fail = map[pipeline.BlobID]bool{nic(3): true}
+	// Behind the judgement one blob goes, and one gets other bytes.
+	w.target.asked = func() {
+		w.blobs.set(nic(1), `{"records":[`+recordText(tuple(0), tuple(2))+`]}`)
+		w.blobs.mu.Lock()
+		delete(w.blobs.text, nic(2))
+		w.blobs.mu.Unlock()
+	}
+	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "landed 1+0", e[1]: "unreadable 0+0", e[2]: "source expired 0+0", e[3]: "unreadable 0+0"})
+	w.once(1)
+	w.target.asked, w.blobs.fail = nil, nil
+	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "already landed 0+0", e[1]: "source expired 0+0", e[2]: "source expired 0+0", e[3]: "landed 2+0"})
+	w.once(3)
+}
+
 // Law: killed anywhere between intent and the end, the next replay brings every row
 // in once, and says so.
 func TestReplayKilledAnywhere(t *testing.T) {

@@ -2,10 +2,12 @@ package quarantine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/millrace/millrace/pipeline"
@@ -38,9 +40,19 @@ func scanEntry(row scanner, before ...any) (Entry, error) {
 	return e, err
 }
 
+// Codes of ClickHouse.
+const (
+	noTable    = 60
+	noDatabase = 81
+)
+
 // each runs a question and hands every row to f.
 func (t clickhouseTable) each(ctx context.Context, what, sql string, f func(row scanner) error) error {
 	rows, err := t.conn.Query(ctx, sql+" SETTINGS max_query_size = 67108864")
+	var answer *ch.Exception
+	if errors.As(err, &answer) && (answer.Code == noTable || answer.Code == noDatabase) {
+		return fmt.Errorf("read %s: it is not there yet: run the pipeline first: %w", what, err)
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", what, err)
 	}
