@@ -29,7 +29,8 @@
 //
 // What stands at an address today may be other bytes than those that were refused.
 // So the excerpt, the length and the blob's generation are compared first; where
-// they differ, the source has expired.
+// they differ, the source has expired. Two replays of different state folders into
+// one target are not kept apart: one pipeline has one state folder.
 //
 // Goroutines: those of the engine, and a few readers; all are gone when the calls
 // return. Memory: a round holds the addresses of at most roundBytes of text, and the

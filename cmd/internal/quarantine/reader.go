@@ -89,16 +89,16 @@ func (a announcer) Run(ctx context.Context, emit func(context.Context, pipeline.
 type checkpoints struct{ engine.Checkpoints }
 
 func (c checkpoints) LandBatches(ctx context.Context, manifests []pipeline.Manifest) error {
-	real := make([]pipeline.Manifest, len(manifests))
+	placed := make([]pipeline.Manifest, len(manifests))
 	for i, m := range manifests {
 		units, err := unitsOf(m)
 		if err != nil {
 			return err
 		}
-		real[i] = m
-		real[i].Units = units
+		placed[i] = m
+		placed[i].Units = units
 	}
-	return c.Checkpoints.LandBatches(ctx, real)
+	return c.Checkpoints.LandBatches(ctx, placed)
 }
 
 // unitsOf gives the units of a batch of replays by what they read, one for each
