@@ -18,7 +18,11 @@ import (
 )
 
 // preflightTimeout bounds all questions together, because people wait for it.
-const preflightTimeout = 950 * time.Millisecond
+const preflightTimeout = 880 * time.Millisecond
+
+// askDelay is how long a program's output is waited for after its end: a busy
+// machine needs more than a moment.
+const askDelay = 100 * time.Millisecond
 
 // What the local parts need at least.
 const (
@@ -373,7 +377,7 @@ func readNumber(path string) (int64, bool) {
 // ask runs a program and returns its first line.
 func ask(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = 10 * time.Millisecond
+	cmd.WaitDelay = askDelay
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
 		return "", ctx.Err()
