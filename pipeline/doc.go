@@ -58,6 +58,10 @@
 // The address of a row (blob, generation, record_offset, ordinal) is a function of
 // the bytes alone, so one query over the table proves that nothing is twice in it.
 //
+// A row that was refused can land later: `millrace quarantine replay` reads the
+// quarantined ranges again and lands what is good now through an engine and a ledger
+// of its own, so the same argument holds for it; see cmd/internal/quarantine.
+//
 // # Ledger layout
 //
 //	info, name, epoch          what the ledger is; the epoch rises at every start
@@ -65,7 +69,7 @@
 //	SSS/head                   "done through", written when no manifest is near
 //	SSS/base/NNNNNNNNNNN       state after batch N: positions, streams, operators
 //
-// A base is written every minute or 256 batches. The newest two are kept, with
+// A base is written every minute, 256 batches or 16 MiB of input. The newest two are kept, with
 // the manifests behind the older one, so a damaged base costs a longer replay and
 // nothing else.
 //

@@ -118,7 +118,7 @@ type Engine struct {
 	parts   Parts
 	budget  *budget
 	lands   *semaphore.Weighted
-	runners []*runner
+	started atomic.Pointer[[]*runner] // nil before Run
 	acks    ackTable
 	metrics *metrics
 
@@ -149,16 +149,18 @@ func New(cfg Config, parts Parts) (*Engine, error) {
 // start finishes what was under way.
 func (e *Engine) Run(ctx context.Context) error {
 	info := e.parts.Ledger.Info()
+	var runners []*runner
 	for i := range info.Shards {
 		r, err := newRunner(ctx, e, i)
 		if err != nil {
 			return err
 		}
-		e.runners = append(e.runners, r)
+		runners = append(runners, r)
 	}
+	e.started.Store(&runners)
 	group, ctx := errgroup.WithContext(ctx)
 	var running sync.WaitGroup
-	for _, r := range e.runners {
+	for _, r := range runners {
 		running.Add(1)
 		group.Go(func() error {
 			defer running.Done()
@@ -191,9 +193,18 @@ func (e *Engine) Drain(endOfInput bool) {
 	e.drainOnce.Do(func() { e.drain <- endOfInput })
 }
 
+// runners gives the shards; none before Run has made them.
+func (e *Engine) runners() []*runner {
+	if p := e.started.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
 // Ready says whether every shard is past its recovery.
 func (e *Engine) Ready() bool {
-	return len(e.runners) > 0 && int(e.live.Load()) == len(e.runners)
+	n := len(e.runners())
+	return n > 0 && int(e.live.Load()) == n
 }
 
 // feed runs the sources until the drain, then passes the drain to the shards.
@@ -225,7 +236,7 @@ func (e *Engine) feed(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, r := range e.runners {
+	for _, r := range e.runners() {
 		if err := r.post(ctx, shard.Drain{EndOfInput: endOfInput}); err != nil {
 			return err
 		}
@@ -268,8 +279,9 @@ func (e *Engine) sweep(ctx context.Context) error {
 // is busy: that is how back-pressure reaches the sources.
 func (e *Engine) emit(ctx context.Context, d pipeline.Delivery) error {
 	ids := e.acks.add(d)
+	runners := e.runners()
 	for i, a := range d.Announcements {
-		r := e.runners[pipeline.ShardOf(a.Blob.Stream(), len(e.runners))]
+		r := runners[pipeline.ShardOf(a.Blob.Stream(), len(runners))]
 		if err := r.post(ctx, shard.Announced{Announcement: a, Ack: ids[i]}); err != nil {
 			return err
 		}
@@ -279,7 +291,7 @@ func (e *Engine) emit(ctx context.Context, d pipeline.Delivery) error {
 }
 
 func (e *Engine) pressure() {
-	for _, r := range e.runners {
+	for _, r := range e.runners() {
 		select {
 		case r.pressed <- struct{}{}:
 		default:

@@ -108,10 +108,7 @@ func (e *estate) Run(ctx context.Context, emit func(context.Context, pipeline.De
 		case id := <-e.changed:
 			data, _ := e.content(id)
 			err := emit(ctx, pipeline.Delivery{Announcements: []pipeline.Announcement{{Blob: id, ContentLength: int64(len(data))}}, Ack: func() {}})
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
+			if err != nil && ctx.Err() == nil {
 				return err
 			}
 		case <-ctx.Done():

@@ -38,7 +38,7 @@ func (e *Engine) Status() Status {
 		Live: e.Ready(), Notifications: t.notifications.Load(), Reads: t.reads.Load(), Bytes: t.bytes.Load(), Rows: t.rows.Load(),
 		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Inflight: e.budget.memory(), Unacked: e.acks.size(),
 	}
-	for _, r := range e.runners {
+	for _, r := range e.runners() {
 		p := r.status.Load()
 		if p == nil {
 			continue

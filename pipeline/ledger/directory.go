@@ -58,11 +58,20 @@ func OpenDirectory(root string) (*Directory, error) {
 // Close gives the lock back.
 func (d *Directory) Close() error { return d.lock.Close() }
 
-// sweepTemporary removes what a killed process left half written.
+// sweepTemporary removes what a killed process left half written. A folder below
+// that has a lock is a ledger of its own, and perhaps in use.
 func (d *Directory) sweepTemporary() error {
 	err := filepath.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".tmp") {
+		if err != nil {
 			return err
+		}
+		if entry.IsDir() && path != d.root {
+			if _, err := os.Stat(filepath.Join(path, "lock")); err == nil {
+				return fs.SkipDir
+			}
+		}
+		if entry.IsDir() || !strings.HasSuffix(path, ".tmp") {
+			return nil
 		}
 		return os.Remove(path)
 	})

@@ -150,11 +150,7 @@ func views(cfg config.Config) ([]schemas.View, error) {
 		return nil, err
 	}
 	defer op.Release()
-	var out []schemas.View
-	for _, v := range op.Views() {
-		out = append(out, v)
-	}
-	return out, nil
+	return op.Views(), nil
 }
 
 func engineConfig(cfg config.Config) engine.Config {
