@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// decodeRows are written at a time.
+	// decodeRows are written at a time when the format does not ask for more.
 	decodeRows = 16 << 10
 	// decodeKept bounds the memory that is kept from batch to batch.
 	decodeKept = 64 << 20
@@ -211,7 +211,7 @@ func (d *decodeRun) file(ctx context.Context, f input) error {
 		var res decode.Result
 		res, err = r.Next(d.batch)
 		d.told(f.name, res)
-		if d.batch.Rows() >= decodeRows {
+		if d.batch.Rows() >= d.out.batchRows() {
 			if err := d.flush(); err != nil {
 				return err
 			}

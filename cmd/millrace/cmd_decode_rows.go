@@ -23,6 +23,8 @@ import (
 // rowWriter writes record batches of schemas.Flows in some format. Records are
 // borrowed.
 type rowWriter interface {
+	// batchRows says how many rows a batch should have, at least.
+	batchRows() int
 	write(rec arrow.Record) error
 	close() error
 }
@@ -125,6 +127,8 @@ type textWriter struct {
 	line  []byte
 	clock clock
 }
+
+func (w *textWriter) batchRows() int { return decodeRows }
 
 func (w *textWriter) close() error {
 	if !w.begun {

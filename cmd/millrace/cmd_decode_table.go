@@ -36,6 +36,8 @@ func newTableWriter(w io.Writer) *tableWriter {
 	return t
 }
 
+func (t *tableWriter) batchRows() int { return decodeRows }
+
 func (t *tableWriter) close() error {
 	if !t.begun {
 		t.print(tableHeads)
