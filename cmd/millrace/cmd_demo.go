@@ -93,8 +93,10 @@ environment, %s and
 	flags.IntVar(&f.traffic.TuplesPerMinute, "tuples-per-minute", f.traffic.TuplesPerMinute, "mean tuples of an interface in a minute")
 	flags.Float64Var(&f.traffic.TuplesPerSecond, "rate", f.traffic.TuplesPerSecond, "tuples per second while the past hour is replayed; 0: as fast as it goes")
 	flags.Uint64Var(&f.traffic.Seed, "seed", 0, "seed of the estate (default: random)")
+	flags.Float64Var(&f.traffic.Malformed, "malformed", f.traffic.Malformed, "malformed tuples per good tuple")
 	flags.IntVar(&f.partitions, "partitions", 4, "partitions of the event hub")
 	_ = flags.MarkHidden("kills")
+	_ = flags.MarkHidden("malformed")
 	return cmd
 }
 

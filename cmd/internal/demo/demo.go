@@ -174,7 +174,7 @@ func (d *demo) interruptible(ctx context.Context) error {
 			}
 			cancel(ErrNotReconciled)
 			d.group.Kill()
-			<-done
+			_ = <-done // whatever it says, the kill is the reason
 			d.say.line("killed by a second interrupt: not reconciled")
 			return fmt.Errorf("demo: %w", ErrNotReconciled)
 		}

@@ -81,9 +81,8 @@ func (d *demo) drainPipeline(ctx context.Context) error {
 			// The last answer before the end has the final counts.
 			_ = d.get(ctx, d.pipeline.address()+"/status", &d.lastSeen)
 			d.peakRSS = max(d.peakRSS, residentPeak(p.Pid()))
-			if n, err := d.tables.landed(ctx); err == nil {
-				d.say.progress(fmt.Sprintf("landing what is left: %s rows so far", thousands(n)))
-			}
+			n := d.lookForRows(ctx)
+			d.say.progress(fmt.Sprintf("landing what is left: %s rows so far", thousands(n)))
 		}
 	}
 }

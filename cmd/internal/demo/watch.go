@@ -32,7 +32,7 @@ func (d *demo) watch(ctx context.Context) error {
 		case err := <-d.group.Failed():
 			return d.explain(err)
 		case <-first.C:
-			if d.lookForRows(ctx) {
+			if d.lookForRows(ctx) > 0 {
 				first.Stop()
 			}
 		case <-status.C:
@@ -45,15 +45,17 @@ func (d *demo) watch(ctx context.Context) error {
 	}
 }
 
-// lookForRows notes when the first row is there.
-func (d *demo) lookForRows(ctx context.Context) bool {
+// lookForRows counts what has landed and notes when the first row is there.
+func (d *demo) lookForRows(ctx context.Context) uint64 {
 	n, err := d.tables.landed(ctx)
-	if err != nil || n == 0 {
-		return false // the table may not be there yet
+	if err != nil {
+		return 0 // the table may not be there yet
 	}
-	d.firstRow = time.Since(d.began)
-	d.say.line("first rows after %.1f s", d.firstRow.Seconds())
-	return true
+	if n > 0 && d.firstRow == 0 {
+		d.firstRow = time.Since(d.began)
+		d.say.line("first rows after %.1f s", d.firstRow.Seconds())
+	}
+	return n
 }
 
 // chaos kills the pipeline when it is time to, in front of the user's eyes, and
