@@ -174,7 +174,9 @@ func (d *demo) interruptible(ctx context.Context) error {
 			}
 			cancel(ErrNotReconciled)
 			d.group.Kill()
-			_ = <-done // whatever it says, the kill is the reason
+			if err := <-done; err == nil || errors.Is(err, ErrMismatch) {
+				return err // it was ready just now
+			}
 			d.say.line("killed by a second interrupt: not reconciled")
 			return fmt.Errorf("demo: %w", ErrNotReconciled)
 		}
