@@ -27,7 +27,7 @@ type console struct {
 type sample struct {
 	at            time.Time
 	blobs, tuples uint64 // so far
-	quarantined   int64
+	quarantined   uint64
 	// Texts: seconds between what was written last, or the clock once live, and the
 	// watermark; the watermark; where the estate is; what else there is to say.
 	lag, watermark, mode, rest string

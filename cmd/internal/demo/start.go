@@ -197,7 +197,6 @@ type pipelineStatus struct {
 	PID          int   `json:"pid"`
 	Live         bool  `json:"live"`
 	Watermark    int64 `json:"watermark"`
-	Quarantined  int64 `json:"quarantined"`
 	BytesFetched int64 `json:"bytes_fetched"`
 }
 

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -32,9 +31,9 @@ type tables struct {
 
 	sink *clickhouse.Sink
 	conn driver.Conn
-	// since is the least batch id of this run, before the rows that earlier runs left
-	// in flows: both 0 in a new database.
-	since, before uint64
+	// since is the least batch id of this run; before and quarantinedBefore are what
+	// earlier runs left in flows and in quarantine. All 0 in a new database.
+	since, before, quarantinedBefore uint64
 }
 
 // open connects, which shows that the server is there and lets us in.
@@ -72,8 +71,8 @@ func (t *tables) close() {
 // keep notes what earlier runs have left, so that this run can be told from them:
 // it gets a ledger of its own, with the next id.
 func (t *tables) keep(ctx context.Context) error {
-	there, err := t.count(ctx, "SELECT count() FROM system.tables WHERE name IN ('flows', 'ledgers') AND database = "+schemas.QuoteString(t.database))
-	if err != nil || there < 2 {
+	there, err := t.count(ctx, "SELECT count() FROM system.tables WHERE name IN ('flows', 'quarantine', 'ledgers') AND database = "+schemas.QuoteString(t.database))
+	if err != nil || there < 3 {
 		return err
 	}
 	var newest uint16
@@ -81,7 +80,10 @@ func (t *tables) keep(ctx context.Context) error {
 		return err
 	}
 	t.since = (uint64(newest) + 1) << ledgerShift
-	t.before, err = t.count(ctx, "SELECT count() FROM "+t.table("flows"))
+	if t.before, err = t.rows(ctx, "flows"); err != nil {
+		return err
+	}
+	t.quarantinedBefore, err = t.rows(ctx, "quarantine")
 	return err
 }
 
@@ -93,16 +95,21 @@ func (t *tables) count(ctx context.Context, sql string) (n uint64, err error) {
 	return n, t.conn.QueryRow(ctx, sql).Scan(&n)
 }
 
-// landed counts the rows of this run; the server has the number at hand.
+// rows counts a whole table; the server has the number at hand.
+func (t *tables) rows(ctx context.Context, table string) (uint64, error) {
+	return t.count(ctx, "SELECT count() FROM "+t.table(table))
+}
+
+// landed counts the rows of this run.
 func (t *tables) landed(ctx context.Context) (uint64, error) {
-	n, err := t.count(ctx, "SELECT count() FROM "+t.table("flows"))
-	if err != nil {
-		return 0, err
-	}
-	if n < t.before {
-		return 0, errors.New("rows of earlier runs have gone")
-	}
-	return n - t.before, nil
+	n, err := t.rows(ctx, "flows")
+	return n - min(n, t.before), err
+}
+
+// quarantined counts the entries of this run.
+func (t *tables) quarantined(ctx context.Context) (uint64, error) {
+	n, err := t.rows(ctx, "quarantine")
+	return n - min(n, t.quarantinedBefore), err
 }
 
 // login tells people who they are there.

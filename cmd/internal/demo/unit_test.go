@@ -62,8 +62,8 @@ func TestPlainLines(t *testing.T) {
 // the watermark.
 func TestStatusOf(t *testing.T) {
 	e := EstateStatus{Traffic: traffic.Stats{Appends: 7, Tuples: 1234, Position: noon.Add(-30 * time.Minute)}}
-	p := pipelineStatus{Watermark: noon.Add(-32 * time.Minute).UnixMilli(), Quarantined: 5}
-	got := statusOf(noon, e, p, 1000)
+	p := pipelineStatus{Watermark: noon.Add(-32 * time.Minute).UnixMilli()}
+	got := statusOf(noon, e, p, 1000, 5)
 	want := sample{
 		at: noon, blobs: 7, tuples: 1000, quarantined: 5,
 		lag: "120 s", watermark: "11:28:00", mode: "replaying 11:30", rest: "landed 1,000 of 1,234",
@@ -75,11 +75,11 @@ func TestStatusOf(t *testing.T) {
 	e.Traffic.Live, e.Traffic.Position = true, noon.Add(-40*time.Second)
 	p.Watermark = noon.Add(-75 * time.Second).UnixMilli()
 	want.lag, want.watermark, want.mode = "75 s", "11:58:45", "live"
-	if diff := cmp.Diff(want, statusOf(noon, e, p, 1000), equal); diff != "" {
+	if diff := cmp.Diff(want, statusOf(noon, e, p, 1000, 5), equal); diff != "" {
 		t.Errorf("live (-want +got):\n%s", diff)
 	}
 	want.lag, want.watermark = "-", "-"
-	if diff := cmp.Diff(want, statusOf(noon, e, pipelineStatus{Quarantined: 5}, 1000), equal); diff != "" {
+	if diff := cmp.Diff(want, statusOf(noon, e, pipelineStatus{}, 1000, 5), equal); diff != "" {
 		t.Errorf("before the first row (-want +got):\n%s", diff)
 	}
 }

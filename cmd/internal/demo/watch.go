@@ -96,13 +96,14 @@ func (d *demo) show(ctx context.Context) {
 	if d.pipeline.restarting() || d.get(ctx, d.pipeline.address()+"/status", &d.lastSeen) != nil {
 		return
 	}
-	// The table, not the pipeline, says what has landed: pipelines are killed here.
+	// The tables, not the pipeline, say what has landed: pipelines are killed here.
 	landed, err := d.tables.landed(ctx)
-	if err != nil {
+	quarantined, err2 := d.tables.quarantined(ctx)
+	if err != nil || err2 != nil {
 		return
 	}
 	d.seePeak()
-	d.say.status(statusOf(time.Now(), e, d.lastSeen, landed))
+	d.say.status(statusOf(time.Now(), e, d.lastSeen, landed, quarantined))
 }
 
 // seePeak notes the highest resident memory of the pipeline's process.
@@ -113,8 +114,8 @@ func (d *demo) seePeak() {
 }
 
 // statusOf makes the line out of what the parts say.
-func statusOf(now time.Time, e EstateStatus, p pipelineStatus, landed uint64) sample {
-	s := sample{at: now, blobs: e.Traffic.Appends, tuples: landed, quarantined: p.Quarantined}
+func statusOf(now time.Time, e EstateStatus, p pipelineStatus, landed, quarantined uint64) sample {
+	s := sample{at: now, blobs: e.Traffic.Appends, tuples: landed, quarantined: quarantined}
 	newest := e.Traffic.Position
 	s.mode = "replaying " + newest.UTC().Format("15:04")
 	if e.Traffic.Live {
