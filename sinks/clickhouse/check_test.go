@@ -39,7 +39,7 @@ const users = `<clickhouse>
     <min_insert_block_size_rows>10</min_insert_block_size_rows><max_insert_block_size>10</max_insert_block_size>
     <max_block_size>10</max_block_size><max_threads>8</max_threads>
     <input_format_parallel_parsing>1</input_format_parallel_parsing><use_query_cache>1</use_query_cache>
-    <join_use_nulls>1</join_use_nulls>
+    <join_use_nulls>1</join_use_nulls><enable_analyzer>0</enable_analyzer>
   </odd>
 </profiles>
 <users>

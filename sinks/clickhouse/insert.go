@@ -99,10 +99,16 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 }
 
 // statement is the fenced INSERT. The fence is read inside the INSERT itself:
-// either the server saw this statement before it saw the successor's epoch, then
-// the successor finds it in the process list and waits, or it reads the epoch and
-// refuses. ifNull stands there for profiles in which the maximum of no rows is
-// NULL: the condition would be NULL too, and drop every row without an error.
+// either the server began this statement before it knew the successor's epoch,
+// then the successor finds it in the process list and waits, or it reads the epoch
+// and refuses.
+//
+// The throwIf stands inside the subquery, which the server runs once, before it
+// reads a row: then the condition is a constant and costs nothing. Around the
+// subquery it would be a filter over every block (BenchmarkLand: 15 % more time
+// than without a fence, against 2 %). ifNull is for profiles in which the maximum
+// of no rows is NULL: the condition would be NULL too, and drop every row without
+// an error.
 //
 // It goes through plain HTTP, with the statement in the URL and the rows as the
 // body, because clickhouse-go's InsertFormat keeps only the table's name and drops
@@ -110,10 +116,10 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 // string. A landing table of engine Null with a materialized view works too, but
 // the view is one more thing that an operator can drop.
 func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
-	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE throwIf("+
-		"ifNull((SELECT max(epoch) FROM %s WHERE ledger = %d AND shard = %d), 0) > %d, %s) = 0 FORMAT ArrowStream",
-		s.name(t.Name), t.ColumnNames(), schemas.QuoteString(t.Structure()),
-		s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard(), epoch, schemas.QuoteString(fenceMark))
+	fence := fmt.Sprintf("SELECT throwIf(ifNull(max(epoch), 0) > %d, %s) FROM %s WHERE ledger = %d AND shard = %d",
+		epoch, schemas.QuoteString(fenceMark), s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard())
+	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE (%s) = 0 FORMAT ArrowStream",
+		s.name(t.Name), t.ColumnNames(), schemas.QuoteString(t.Structure()), fence)
 }
 
 // insertParams are the URL's parameters of an INSERT.

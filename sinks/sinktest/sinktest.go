@@ -287,8 +287,16 @@ func oneBigPart(t *testing.T, l *lab) {
 		t.Errorf("parts of %d rows (-want +got):\n%s", rows, diff)
 	}
 	l.wantProbe(batch, []pipeline.Piece{p}, rows)
+	// Refused before or while its body is read: either way nothing lands.
+	if err := l.Open(t).Fence(t.Context(), 1, 2, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.sink.Land(t.Context(), batch, 1, p); !errors.Is(err, pipeline.ErrFenced) && !errors.Is(err, pipeline.ErrInDoubt) {
+		t.Errorf("half a million rows of an older epoch: %v, want ErrFenced", err)
+	}
+	l.wantProbe(batch, []pipeline.Piece{p}, rows)
 	q := l.make(Shape{Table: Maps, Batch: batch, Seed: 1, Rows: 200_000})
-	l.land(1, batch, q)
+	l.land(2, batch, q)
 	if diff := cmp.Diff([]int64{200_000}, l.Parts(t, Maps)); diff != "" {
 		t.Errorf("parts of %d rows (-want +got):\n%s", 200_000, diff)
 	}
