@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # checkout of another owner would stop the build.
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath
 TOOL := go tool -modfile=deploy/tools/go.mod
-PARTS := go run ./deploy/local/partsctl
+PARTS := .cache/partsctl
 
 # Packages whose goroutines meet, for the race detector.
 RACE := ./cmd/internal/children ./deploy/local/... ./pipeline/blob/... ./pipeline/engine ./pipeline/ledger \
@@ -55,28 +55,31 @@ help: ## List the targets
 build: ## Build bin/millrace (static) and bin/millrace-clickhouse
 	@$(GO_BUILD) -o bin/ ./cmd/millrace ./cmd/millrace-clickhouse
 
+# The preflight compiles in a second, so it runs before anything else is built.
+.PHONY: partsctl
+partsctl:
+	@command -v go >/dev/null || { echo "FAULT  go  not found. Fix: install Go 1.26 or newer"; exit 1; }
+	@go build -buildvcs=false -o $(PARTS) ./deploy/local/partsctl
+
 .PHONY: demo
-demo: ## The whole job on embedded defaults: make demo ARGS='--for 60s'
-	@$(call NEED_GO)
+demo: partsctl ## The whole job on embedded defaults: make demo ARGS='--for 60s'
 	@$(PARTS) $(PARTS_FLAGS) check demo
 	@$(call PARTS_AND_BUILD,demo)
 	@exec bin/millrace demo $(DEMO_FLAGS) $(ARGS)
 
 .PHONY: chaos
-chaos: ## The demo with the pipeline killed (-9) five times, then the reconciliation
-	@$(call NEED_GO)
+chaos: partsctl ## The demo with the pipeline killed (-9) five times, then the reconciliation
 	@$(PARTS) $(PARTS_FLAGS) check demo
 	@$(call PARTS_AND_BUILD,demo)
 	@exec bin/millrace demo --chaos --for 60s $(DEMO_FLAGS) $(ARGS)
 
 .PHONY: parts
-parts: ## Check this machine and install what demo and tests run against
+parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test
 	@$(PARTS) install test
 
 .PHONY: test
-test: ## Install the parts, build, and run all tests (missing part: NOT RUN)
-	@$(call NEED_GO)
+test: partsctl ## Install the parts, build, and run all tests (missing part: NOT RUN)
 	@$(PARTS) check test || { $(NOT_RUN); }
 	@$(call PARTS_AND_BUILD,test) || { $(NOT_RUN); }
 	@$(NEW_TALLY); $(PARTS_ENV); code=0; \
@@ -89,7 +92,7 @@ test-quick: ## Go only, no parts, within 90 s after the build
 	@$(NEW_TALLY); $(NO_PARTS); $(TEST) -short -timeout 90s ./...
 
 .PHONY: race
-race: ## The race detector on the packages whose goroutines meet
+race: partsctl ## The race detector on the packages whose goroutines meet
 	@$(call PARTS_AND_BUILD,test)
 	@$(PARTS_ENV); go test -race -timeout $(TEST_TIMEOUT) $(RACE)
 
@@ -133,6 +136,3 @@ vuln: ## Known vulnerabilities in what is linked (asks the database of the Go pr
 .PHONY: clean
 clean: ## Remove bin/ (the downloaded parts in .cache/ stay)
 	@rm -rf bin
-
-# Without Go there is nothing to run the preflight with.
-NEED_GO = command -v go >/dev/null || { echo "FAULT  go  not found. Fix: install Go 1.26 or newer"; exit 1; }
