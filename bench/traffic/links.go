@@ -89,6 +89,8 @@ func (p pool) address(h uint64) netip.Addr {
 		a = [4]byte{172, 16, byte(h>>8) & 15, byte(h)}
 	case platform:
 		a = [4]byte{168, 63, 129, 16}
+	default:
+		panic("BUG: traffic: an address of no pool")
 	}
 	return netip.AddrFrom4(a)
 }

@@ -15,7 +15,7 @@ func BenchmarkRecord(b *testing.B) {
 	g := newGenerator(e)
 	var buf []byte
 	var bytes, tuples uint64
-	w, i := int64(noon.UnixMilli()/minuteMS), 0
+	w, i := noon.UnixMilli()/minuteMS, 0
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = g.record(buf[:0], e.nics[i%len(e.nics)], w, "", 0)

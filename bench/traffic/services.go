@@ -76,6 +76,7 @@ func (e *Estate) connectInside(n *nic) {
 			e.inside(n, s, spec{link: link{protocol: tcp, ports: ports(22), weight: 1}, out: allowVNetOut, in: allowAdminIn, bursty: true})
 			e.inside(n, s, spec{link: link{protocol: icmp, ports: ports(0), weight: 1}, out: allowVNetOut, in: allowVNetIn, bursty: true})
 		}
+	case data: // A server only.
 	}
 }
 

@@ -130,9 +130,19 @@ type textWriter struct {
 
 func (w *textWriter) batchRows() int { return decodeRows }
 
+// begin writes the header once.
+func (w *textWriter) begin() error {
+	if w.begun {
+		return nil
+	}
+	w.begun = true
+	_, err := w.out.WriteString(w.style.header())
+	return err
+}
+
 func (w *textWriter) close() error {
-	if !w.begun {
-		w.out.WriteString(w.style.header())
+	if err := w.begin(); err != nil {
+		return err
 	}
 	return w.out.Flush()
 }
@@ -140,9 +150,8 @@ func (w *textWriter) close() error {
 // write turns columns into appenders, one for each column, and runs them row by
 // row. Texts are quoted once for each dictionary.
 func (w *textWriter) write(rec arrow.Record) error {
-	if !w.begun {
-		w.begun = true
-		w.out.WriteString(w.style.header())
+	if err := w.begin(); err != nil {
+		return err
 	}
 	columns := make([]func([]byte, int) []byte, rec.NumCols())
 	for i := range columns {
