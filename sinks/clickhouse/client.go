@@ -267,13 +267,17 @@ func (c *client) reads() (driver.Conn, error) {
 	return conn, nil
 }
 
-// headerAuth authenticates the requests of clickhouse-go like our own.
+// headerAuth authenticates the requests of clickhouse-go like our own, and follows
+// no redirect: the password would go along.
 type headerAuth struct {
 	next http.RoundTripper
 	c    *client
 }
 
 func (h headerAuth) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Response != nil || req.URL.Host != hostPort(h.c.base) {
+		return nil, errors.New("the server redirects elsewhere: set url to where it redirects to")
+	}
 	req = req.Clone(req.Context())
 	req.URL.User = nil
 	h.c.authenticate(req.Header)
