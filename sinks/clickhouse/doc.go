@@ -22,7 +22,7 @@
 // One code path for every server: HTTP with ArrowStream. Reads go through
 // clickhouse-go.
 //
-// Goroutines: Land starts one that writes the body and one that watches the server
-// while the INSERT runs; both are gone when Land returns. Memory: records are
-// borrowed for the time of the call.
+// Goroutines: Land starts one that watches the server while the INSERT runs; it and
+// the transport's, which writes the body, are done with the piece when Land
+// returns. Memory: records are borrowed for the time of the call.
 package clickhouse

@@ -64,12 +64,12 @@ var refusals = map[int]bool{
 
 // hopeless are codes that no retry mends, with what to do.
 var hopeless = map[int]string{
-	codeNoSuchColumn:         "run `millrace schema apply` or let the pipeline migrate the table at its start",
+	codeNoSuchColumn:         "the table differs from the schema: start the pipeline again to migrate it",
 	codeUnknownIdentifier:    "the table differs from the schema: start the pipeline again to migrate it",
 	codeTypeMismatch:         "the table differs from the schema: start the pipeline again to see which column",
 	codeUnknownTable:         "the table is gone: start the pipeline again to create it",
 	codeUnknownDatabase:      "the database is gone: start the pipeline again to create it",
-	codeUnknownSetting:       "the server is too old, or a proxy refuses settings: see the list of required settings in the documentation",
+	codeUnknownSetting:       "the server is too old, or a proxy refuses settings: want ClickHouse " + MinVersion + " or newer",
 	codeIncorrectData:        "the server does not understand the rows: please report this with the server's version",
 	codeReadonly:             "the user may only read: grant INSERT and let it change settings",
 	codeSettingConstraint:    "the user's profile forbids a setting that exactly-once needs: relax the constraint",

@@ -72,7 +72,7 @@ func (s *Sink) findLedger(ctx context.Context, name string, shards int) (uint16,
 		return 0, nil
 	}
 	if found[0].Shards != shards {
-		return 0, fmt.Errorf("it was registered with %d shards and has %d: restore the ledger's folder, or use `millrace ledger reshard`", found[0].Shards, shards)
+		return 0, fmt.Errorf("it was registered with %d shards and has %d: set the number of shards back, or restore the ledger's folder", found[0].Shards, shards)
 	}
 	return uint16(found[0].Ledger), nil
 }
@@ -90,7 +90,7 @@ func (s *Sink) refuseForeignRows(ctx context.Context) error {
 		return fmt.Errorf("count flows: unexpected answer %q", shorten(text))
 	}
 	if n > 0 {
-		return fmt.Errorf("%w (%d rows in database %q): point to the ledger that did, run `millrace ledger rebuild`, or use another database",
+		return fmt.Errorf("%w (%d rows in database %q): point to the ledger that wrote them, or use another database",
 			ErrForeignRows, n, s.client.config.Database)
 	}
 	return nil
