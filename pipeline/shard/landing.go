@@ -139,6 +139,9 @@ func (c *Core) pieceLanded(e PieceLanded) {
 		p.landed, p.attempts = true, 0
 	case errors.Is(e.Err, pipeline.ErrInDoubt):
 		c.doubt = true
+		// A target that leaves every insert in doubt must not be fenced in a tight loop.
+		p.retryAt = c.now.Add(c.backoff(p.attempts))
+		p.attempts++
 	case errors.Is(e.Err, pipeline.ErrFenced) && e.Epoch < c.epoch:
 		// Our own fence refused it: it is not there, and is sent again.
 	case errors.Is(e.Err, pipeline.ErrTransient):
