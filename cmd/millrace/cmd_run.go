@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -53,6 +54,9 @@ the next start finishes what was under way.`,
 
 func (f runFlags) run(cmd *cobra.Command) error {
 	cfg, err := config.Load(f.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return usageErrorf("%w: name the file with --config", err)
+	}
 	if err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
@@ -65,8 +69,13 @@ func (f runFlags) run(cmd *cobra.Command) error {
 		process.WatchParent(func() { os.Exit(1) })
 		signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(cmd.Context()))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(cmd.Context()))
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	started := make(chan *engine.Engine, 1)
+	go f.stopOnSignal(ctx, cancel, signals, started, log)
 	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: log})
 	if err != nil {
 		return err
@@ -81,6 +90,9 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	const scope = "github.com/millrace/millrace"
 	p, err := assembly.Open(ctx, cfg, assembly.Deps{Meter: t.Meter(scope), Tracer: t.Tracer(scope), Logger: log})
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errStopped) {
+			return errStopped
+		}
 		return err
 	}
 	defer p.Close()
@@ -92,7 +104,7 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	})
 	t.Handle("GET /status", statusPage(p))
 	log.Info("pipeline starts", slog.String("config", f.config), slog.String("status", t.URL()+"/status"), slog.String("metrics", t.URL()+"/metrics"))
-	go f.stopOnSignal(ctx, cancel, p.Engine, log)
+	started <- p.Engine
 	return p.Run(ctx)
 }
 
@@ -113,11 +125,21 @@ func version() string {
 	return info.Main.Version
 }
 
-// stopOnSignal drains at the first signal and stops hard at the second.
-func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelFunc, e *engine.Engine, log *slog.Logger) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+// errStopped is why a start that was stopped is not finished.
+var errStopped = errors.New("stopped while starting")
+
+// stopOnSignal ends a start at the first signal. Once the pipeline has started it
+// drains at the first signal and stops hard at the second.
+func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelCauseFunc, signals <-chan os.Signal, started <-chan *engine.Engine, log *slog.Logger) {
+	var e *engine.Engine
+	select {
+	case <-signals:
+		cancel(errStopped)
+		return
+	case e = <-started:
+	case <-ctx.Done():
+		return
+	}
 	select {
 	case <-signals:
 	case <-ctx.Done():
@@ -128,7 +150,7 @@ func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelFunc, e
 	select {
 	case <-signals:
 		log.Warn("stopping hard: the next start finishes what was under way")
-		cancel()
+		cancel(nil)
 	case <-ctx.Done():
 	}
 }

@@ -53,56 +53,98 @@ type Pipeline struct {
 //
 // Errors: every fault of the configuration's parts; a ledger that another process
 // uses; a target that breaks the promise.
-func Open(ctx context.Context, cfg config.Config, deps Deps) (p *Pipeline, err error) {
-	p = &Pipeline{}
-	defer func() {
-		if err != nil {
-			p.Close()
-			p = nil
-		}
-	}()
-	operators := func() ([]pipeline.Operator, error) {
-		op, err := window.New(cfg.Windows, memory.DefaultAllocator)
-		if err == nil {
-			err = op.Instrument(deps.Meter)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return []pipeline.Operator{op}, nil
+func Open(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, error) {
+	p := &Pipeline{}
+	if err := p.open(ctx, cfg, deps); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// open looks at what is on this machine first: secrets, the texts of connections,
+// the ledger's lock. Then it asks the target.
+func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps) error {
+	if err := checkSecrets(cfg); err != nil {
+		return err
 	}
 	if err := p.openStore(cfg); err != nil {
-		return nil, err
+		return err
 	}
 	if err := instrument(deps.Meter, p.Reader); err != nil {
-		return nil, err
+		return err
 	}
-	if p.Sink, err = OpenSink(cfg); err != nil {
-		return nil, err
+	if err := p.openHubs(cfg, deps); err != nil {
+		return err
 	}
-	views, err := views(cfg)
-	if err != nil {
-		return nil, err
+	var err error
+	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
+		return err
 	}
-	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
-		return nil, err
-	}
-	if err := p.Sink.CheckSettings(ctx); err != nil {
-		return nil, err
+	if err := p.openTarget(ctx, cfg, deps); err != nil {
+		return err
 	}
 	book, err := p.openLedger(ctx, cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	sources, err := p.sources(cfg, deps, book)
+	sources, err := p.sources(cfg, deps, book.Info().Start)
+	if err != nil {
+		return err
+	}
+	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
+		Ledger: book, Sources: sources, Reader: p.Reader, Sink: p.Sink, Checkpoints: p.Sink,
+		Operators: func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
+		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
+	})
+	return err
+}
+
+// operators makes those of one shard.
+func operators(cfg config.Config, meter metric.Meter) ([]pipeline.Operator, error) {
+	op, err := window.New(cfg.Windows, memory.DefaultAllocator)
 	if err != nil {
 		return nil, err
 	}
-	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
-		Ledger: book, Sources: sources, Reader: p.Reader, Sink: p.Sink, Checkpoints: p.Sink, Operators: operators,
-		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
-	})
-	return p, err
+	if err := op.Instrument(meter); err != nil {
+		op.Release()
+		return nil, err
+	}
+	return []pipeline.Operator{op}, nil
+}
+
+// openTarget makes the sink, waits for the target and brings its tables up to date.
+func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps) error {
+	var err error
+	if p.Sink, err = OpenSink(cfg); err != nil {
+		return err
+	}
+	views, err := views(cfg)
+	if err != nil {
+		return err
+	}
+	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+		return err
+	}
+	return p.Sink.CheckSettings(ctx)
+}
+
+// checkSecrets reports every secret at once that is named and not there.
+func checkSecrets(cfg config.Config) error {
+	var faults []error
+	check := func(r config.Reference, format string, args ...any) {
+		_, err := r.Resolve()
+		faults = append(faults, prefixed(err, format, args...))
+	}
+	for i, a := range cfg.Accounts {
+		check(a.Key, "accounts[%d].key", i)
+		check(a.SAS, "accounts[%d].sas", i)
+	}
+	for i, h := range cfg.EventHubs {
+		check(h.ConnectionString, "eventhubs[%d].connection_string", i)
+	}
+	check(cfg.ClickHouse.Password, "clickhouse.password")
+	return errors.Join(faults...)
 }
 
 // Run runs the engine, then saves what the sources were told last.
@@ -198,12 +240,8 @@ func prefixed(err error, format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// openLedger locks the ledger's folder and takes the ledger over.
+// openLedger takes the ledger in the locked folder over.
 func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config) (*ledger.Ledger, error) {
-	var err error
-	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
-		return nil, err
-	}
 	now := time.Now().UTC()
 	start, err := cfg.StartTime(now)
 	if err != nil {
@@ -215,27 +253,33 @@ func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config) (*ledger.L
 	})
 }
 
-// sources makes the event hubs and the sweeper.
-func (p *Pipeline) sources(cfg config.Config, deps Deps, book *ledger.Ledger) ([]pipeline.Source, error) {
+// openHubs makes the sources of the event hubs; it connects nothing.
+func (p *Pipeline) openHubs(cfg config.Config, deps Deps) error {
 	parser, err := announce.New(announceAccounts(cfg))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ignored, err := deps.Meter.Int64Counter("millrace.events.ignored", metric.WithUnit("{event}"), metric.WithDescription("Events that announce nothing to read, by reason."))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var sources []pipeline.Source
+	var faults []error
 	for i, h := range cfg.EventHubs {
 		s, err := eventHub(i, h, cfg.State, parser, ignored, deps)
-		if err != nil {
-			return nil, err
-		}
+		faults = append(faults, err)
 		p.hubs = append(p.hubs, s)
-		sources = append(sources, s)
+	}
+	return errors.Join(faults...)
+}
+
+// sources are the event hubs and the sweeper.
+func (p *Pipeline) sources(cfg config.Config, deps Deps, start time.Time) ([]pipeline.Source, error) {
+	var sources []pipeline.Source
+	for _, h := range p.hubs {
+		sources = append(sources, h)
 	}
 	if cfg.Sweeper.Interval > 0 {
-		s, err := p.sweeper(cfg, deps, book.Info().Start)
+		s, err := p.sweeper(cfg, deps, start)
 		if err != nil {
 			return nil, err
 		}
@@ -264,18 +308,28 @@ func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipel
 	return listing.New(c, p.store)
 }
 
+const (
+	// A target that is still starting is asked every second for half a minute.
+	targetTries = 30
+	targetPause = time.Second
+	// sayEvery keeps the log short meanwhile.
+	sayEvery = 10
+)
+
 // patiently waits for a target that is still starting.
 func patiently(ctx context.Context, log *slog.Logger, f func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := f()
-		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= 30 {
+		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= targetTries {
 			return err
 		}
-		log.Warn("target is not there yet", slog.Any("cause", err))
+		if attempt%sayEvery == 0 {
+			log.Warn("target is not there yet, waiting for it", slog.Any("cause", err))
+		}
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(targetPause):
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -2,15 +2,20 @@ package assembly
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
+	"github.com/zeebo/xxh3"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/announce"
+	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
 )
 
@@ -23,7 +28,10 @@ func eventHub(i int, h config.EventHub, state string, parser *announce.Parser, i
 	}
 	cfg := eventhubs.DefaultConfig(connection, h.Hub)
 	cfg.ConsumerGroup = h.ConsumerGroup
-	positions := filepath.Join(state, "sources", fmt.Sprintf("eventhub-%d.json", i))
+	positions, err := positionsFile(connection, h)
+	if err != nil {
+		return nil, fmt.Errorf("eventhubs[%d].connection_string: %w", i, err)
+	}
 	return eventhubs.New(cfg, eventhubs.Deps{
 		Parse: func(body []byte) []pipeline.Announcement {
 			found, counts := parser.Parse(body)
@@ -32,8 +40,19 @@ func eventHub(i int, h config.EventHub, state string, parser *announce.Parser, i
 			}
 			return found
 		},
-		Checkpoints: eventhubs.NewFileStore(positions, h.Hub, h.ConsumerGroup),
+		Checkpoints: eventhubs.NewFileStore(filepath.Join(state, "sources", positions), h.Hub, h.ConsumerGroup),
 		Meter:       deps.Meter,
 		Logger:      deps.Logger,
 	})
+}
+
+// positionsFile names the file by what it speaks of, so that hubs may change their
+// places in the configuration.
+func positionsFile(connection secret.Secret, h config.EventHub) (string, error) {
+	c, err := azeventhubs.ParseConnectionString(connection.Reveal())
+	if err != nil {
+		return "", errors.New("not as Azure gives it, Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…") // the cause may show the key
+	}
+	id := xxh3.HashString(strings.Join([]string{strings.ToLower(c.FullyQualifiedNamespace), strings.ToLower(h.Hub), strings.ToLower(h.ConsumerGroup)}, "\n"))
+	return fmt.Sprintf("eventhub-%016x.json", id), nil
 }

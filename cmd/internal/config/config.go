@@ -8,8 +8,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -150,7 +152,10 @@ func Load(path string) (Config, error) {
 func Parse(data []byte) (Config, error) {
 	c := Default()
 	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
-		return Config{}, errors.New(yaml.FormatError(err, false, true))
+		return Config{}, explain(err)
+	}
+	if reflect.ValueOf(c).IsZero() { // an empty document takes the defaults away
+		c = Default()
 	}
 	for i := range c.EventHubs {
 		if c.EventHubs[i].ConsumerGroup == "" {
@@ -172,6 +177,8 @@ func (c Config) Validate() error {
 	check(c.Shards >= 1 && c.Shards <= 64, "shards", "%d: want 1 to 64", c.Shards)
 	_, err := c.StartTime(time.Now())
 	check(err == nil, "start", "%v", err)
+	_, _, err = net.SplitHostPort(c.Listen)
+	check(c.Listen == "" || err == nil, "listen", "%q: want host:port, such as 127.0.0.1:9464, or \"\" for none", c.Listen)
 	check(c.MaxBatchAge >= time.Second, "max_batch_age", "%v: want at least 1s", c.MaxBatchAge)
 	check(c.MemoryBudget >= 128, "memory_budget_mib", "%d: want at least 128", c.MemoryBudget)
 	check(c.OutOfOrderness >= 0, "out_of_orderness", "%v: want 0s or more", c.OutOfOrderness)
@@ -195,6 +202,7 @@ func (c Config) Validate() error {
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	check(isURL(c.ClickHouse.URL), "clickhouse.url", "no plain http(s) address: give it without user or password, such as http://127.0.0.1:8123")
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
+	faults = append(faults, window.Validate(c.Windows))
 	return errors.Join(faults...)
 }
 
