@@ -120,11 +120,12 @@ type demo struct {
 	pipeline pipelineChild
 
 	// Owned by the goroutine that runs the demo.
-	kills    int
-	firstRow time.Duration
-	fetched  int64 // bytes fetched by pipelines that were killed, by their last word
-	lastSeen pipelineStatus
-	peakRSS  int64
+	kills       int
+	firstRow    time.Duration
+	fetched     int64 // bytes fetched by pipelines that were killed, by their last word
+	lastSeen    pipelineStatus
+	peakRSS     int64
+	serverPorts [2]int // of the embedded ClickHouse, HTTP and native; 0 before its first start
 }
 
 // blobStorage is where the estate writes.

@@ -92,7 +92,7 @@ func part(name string) local.Part {
 func (d *demo) startClickHouse(ctx context.Context) error {
 	t := &d.tables
 	if t.url = strings.TrimSuffix(d.cfg.ClickHouse.URL, "/"); t.url == "" {
-		err := d.group.Start(ctx, children.Spec{Name: childClickHouse, Start: d.startEmbedded})
+		err := d.group.Start(ctx, children.Spec{Name: childClickHouse, Start: d.startEmbedded, Policy: d.serverEnded})
 		if err != nil {
 			return err
 		}
@@ -107,15 +107,43 @@ func (d *demo) startClickHouse(ctx context.Context) error {
 	return nil
 }
 
+// serverEnded is the policy for the end of the embedded ClickHouse: one that
+// aborted comes again, once in a while. This version does so when a client hangs up
+// in the middle of a request's header (ClickHouse/ClickHouse#115666), as a pipeline
+// does that is killed; the data is safe, and the pipeline finds out what landed.
+func (d *demo) serverEnded(e children.Exit) children.Decision {
+	killed := strings.Contains(e.Err.Error(), "signal: killed") // by somebody else: not ours to undo
+	if killed || e.Restarts >= maxAborts {
+		return children.Decision{}
+	}
+	d.say.line("ClickHouse aborted, starting it again")
+	return children.Always(e)
+}
+
+// maxAborts is how often the embedded ClickHouse is started again.
+const maxAborts = 5
+
 func (d *demo) startEmbedded(ctx context.Context) (*process.Process, error) {
-	ch, err := servers.StartClickHouse(ctx, servers.ClickHouseOptions{
+	o := servers.ClickHouseOptions{
 		Bin: d.cfg.ServerProgram, Lib: d.cfg.Cache.Path(part(local.PartClickHouse)), Dir: d.path("clickhouse"),
 		HTTPPort: portHTTP, TCPPort: portNative, MemoryLimit: serverMemoryHere(), LogFile: d.path("logs", "clickhouse.log"),
-	})
+	}
+	again := d.serverPorts[0] != 0
+	if again {
+		o.HTTPPort, o.TCPPort = d.serverPorts[0], d.serverPorts[1]
+	}
+	ch, err := servers.StartClickHouse(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	d.tables.url = ch.HTTPURL
+	if again {
+		if ch.PortsMoved {
+			ch.Kill()
+			return nil, fmt.Errorf("port %d or %d was taken while ClickHouse was down", o.HTTPPort, o.TCPPort)
+		}
+		return ch.Process, nil
+	}
+	d.tables.url, d.serverPorts = ch.HTTPURL, [2]int{ch.HTTPPort, ch.TCPPort}
 	if ch.PortsMoved {
 		d.say.line("port %d or %d is busy: ClickHouse listens on %d (HTTP) and %d (native)", portHTTP, portNative, ch.HTTPPort, ch.TCPPort)
 	}
