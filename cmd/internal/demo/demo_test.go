@@ -254,6 +254,24 @@ func TestChildDies(t *testing.T) {
 	}
 }
 
+// A ClickHouse that aborts under load comes again on the same ports, and the
+// pipeline finds out what had landed.
+func TestAbortedServerComesAgain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("NOT RUN: children are looked up in /proc")
+	}
+	t.Parallel()
+	r := startDemo(t, t.TempDir(), nil, "--for", "6s", "-o", "json")
+	r.waitFor(firstRows)
+	for pid, name := range childrenOf(t, r.cmd.Process.Pid) {
+		if name == "millrace-clickhouse" {
+			_ = syscall.Kill(pid, syscall.SIGABRT) // seen a moment ago
+		}
+	}
+	r.waitFor("^ClickHouse aborted, starting it again")
+	r.good()
+}
+
 // A server of the user's gets a database of its own, by user and password from the
 // environment, and keeps what it had.
 func TestOwnServer(t *testing.T) {
