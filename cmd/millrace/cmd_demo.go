@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/demo"
 	"github.com/millrace/millrace/deploy/local"
+	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
@@ -169,7 +170,7 @@ func (f demoFlags) run(cmd *cobra.Command) error {
 		For: f.duration, JSON: f.output == "json", Keep: f.keep, Kills: f.kills, Dir: dir,
 		ClickHouse: demo.Server{
 			URL: strings.TrimSuffix(f.clickhouse, "/"), User: os.Getenv(demo.EnvClickHouseUser),
-			Password: clickhouse.Secret(os.Getenv(demo.EnvClickHousePassword)),
+			Password: secret.New(os.Getenv(demo.EnvClickHousePassword)),
 		},
 		Traffic: f.traffic, Partitions: f.partitions, Cache: cache,
 		Program: self, ServerProgram: filepath.Join(filepath.Dir(self), "millrace-clickhouse"), Machine: machine,

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/deploy/local/servers"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/pipelinetest"
+	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/sinks/sinktest"
 )
 
@@ -70,7 +71,7 @@ func strangeServer(t *testing.T) Config {
 	}
 	t.Cleanup(ch.Kill)
 	c := config(t, ch.HTTPURL)
-	c.User, c.Password = "admin", "let me in & 'quoted'"
+	c.User, c.Password = "admin", secret.New("let me in & 'quoted'")
 	if err := open(t, c).Setup(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -79,9 +80,9 @@ func strangeServer(t *testing.T) Config {
 
 func TestUsersOfEveryKind(t *testing.T) {
 	admin := strangeServer(t)
-	as := func(user string, password Secret) Config {
+	as := func(user string, password string) Config {
 		c := admin
-		c.User, c.Password = user, password
+		c.User, c.Password = user, secret.New(password)
 		return c
 	}
 	for _, c := range []struct {
@@ -137,7 +138,7 @@ type oddTarget struct {
 
 func (g oddTarget) Open(t testing.TB) pipeline.Sink {
 	c := g.config
-	c.User, c.Password = "odd", "odd"
+	c.User, c.Password = "odd", secret.New("odd")
 	return open(t, c)
 }
 

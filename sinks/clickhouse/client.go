@@ -90,8 +90,8 @@ func (c *client) authenticate(h http.Header) {
 		user = "default"
 	}
 	h.Set("X-ClickHouse-User", user)
-	if c.config.Password != "" {
-		h.Set("X-ClickHouse-Key", string(c.config.Password))
+	if !c.config.Password.IsZero() {
+		h.Set("X-ClickHouse-Key", c.config.Password.Reveal())
 	}
 }
 

@@ -5,36 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/schemas"
 )
-
-// Secret is a text that no output shows: formatting, JSON, YAML and logs give
-// three stars.
-type Secret string
-
-// String gives three stars, or "" for an empty secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// Format hides the secret from every verb, %d included.
-func (s Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, s.String()) }
-
-// MarshalText hides the secret in JSON and YAML.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// LogValue hides the secret in logs.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Config says which ClickHouse, and how patient to be with it.
 type Config struct {
@@ -44,8 +22,8 @@ type Config struct {
 	// Database that holds the tables. It is created (ENGINE = Atomic) when missing.
 	Database string `yaml:"database"`
 	// User and Password are sent as headers, never in a URL. Empty user: "default".
-	User     string `yaml:"user"`
-	Password Secret `yaml:"password"`
+	User     string        `yaml:"user"`
+	Password secret.Secret `yaml:"password"`
 	// CAFile holds the certificates (PEM) that may sign the server's. Empty: those of
 	// the operating system. Only for https.
 	CAFile string `yaml:"ca_file"`
@@ -94,7 +72,7 @@ func (c Config) Validate() error {
 	if err := schemas.CheckIdentifier("database", c.Database); err != nil {
 		fault("%w", err)
 	}
-	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(string(c.Password), "\r\n\x00") {
+	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(c.Password.Reveal(), "\r\n\x00") {
 		fault("user or password holds a line break")
 	}
 	if c.CAFile != "" && err == nil && u.Scheme != "https" {

@@ -62,6 +62,7 @@ func server(t testing.TB) *servers.ClickHouse {
 	bin := pipelinetest.RequirePart(t, localtest.EnvClickHouse)
 	lib := pipelinetest.RequirePart(t, localtest.EnvLibrary)
 	shared.once.Do(func() {
+		//nolint:usetesting // the server is shared by all tests and outlives this one
 		if shared.dir, shared.err = os.MkdirTemp("", "millrace-clickhouse-test-"); shared.err != nil {
 			return
 		}

@@ -182,7 +182,7 @@ func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
 	}
 	defer op.Release()
 	c := clickhouse.DefaultConfig()
-	c.URL, c.Database, c.User, c.Password = cfg.ClickHouse.URL, cfg.ClickHouse.Database, cfg.ClickHouse.User, clickhouse.Secret(password.Reveal())
+	c.URL, c.Database, c.User, c.Password = cfg.ClickHouse.URL, cfg.ClickHouse.Database, cfg.ClickHouse.User, password
 	return clickhouse.New(c, append([]schemas.Table{schemas.Flows, schemas.Quarantine}, op.Tables()...))
 }
 

@@ -30,7 +30,7 @@ import (
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/children"
 	"github.com/millrace/millrace/deploy/local"
-	"github.com/millrace/millrace/sinks/clickhouse"
+	"github.com/millrace/millrace/pipeline/secret"
 )
 
 // Config of a demo.
@@ -69,7 +69,7 @@ type Config struct {
 // Server is a ClickHouse that the user brings.
 type Server struct {
 	URL, User string
-	Password  clickhouse.Secret
+	Password  secret.Secret
 }
 
 // Stable ports of a demo; the next free one is taken when one is busy.

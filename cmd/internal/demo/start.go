@@ -307,7 +307,7 @@ clickhouse:
 	if t.server.User != "" {
 		text += fmt.Sprintf("  user: %q\n", t.server.User)
 	}
-	if t.server.Password != "" {
+	if !t.server.Password.IsZero() {
 		text += fmt.Sprintf("  password: {env: %s}\n", EnvClickHousePassword)
 	}
 	return text
