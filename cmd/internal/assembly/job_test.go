@@ -44,6 +44,7 @@ type world struct {
 	t        *testing.T
 	account  string
 	blobs    *traffic.AzureWriter
+	hub      *emulator.Server
 	producer *azeventhubs.ProducerClient
 	tables   *clickhouse.Sink
 	yaml     string // the pipeline's configuration
@@ -103,6 +104,7 @@ func (w *world) startHub() (connection string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.hub = hub
 	ctx, stop := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- hub.Run(ctx) }()
@@ -304,6 +306,22 @@ func TestSamplesGoThroughTheWholeJob(t *testing.T) {
 	r.drain()
 	if got := w.ask("SELECT count() FROM millrace.flows"); got != fmt.Sprint(total) {
 		t.Errorf("%s rows after a second start, want %d", got, total)
+	}
+}
+
+// What no event tells of is found by the sweeper.
+func TestSweeperFindsWhatNobodyAnnounced(t *testing.T) {
+	w := newWorld(t, "sweeper: {interval: 1s, discover: 1s}\n")
+	r := w.run()
+	total := 0
+	for _, s := range sampleBlobs(t, time.Now().UTC().Truncate(time.Hour).Add(-time.Hour))[:4] {
+		total += s.rows
+		w.grow(s, func(string, int) {})
+	}
+	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
+	r.drain()
+	if got := w.ask(noAddressTwice); got != "0" {
+		t.Errorf("%s tuple addresses are twice in flows", got)
 	}
 }
 
