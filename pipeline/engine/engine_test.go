@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -184,8 +185,9 @@ func (s *target) keep(p pipeline.Piece) {
 	names := blobs.Dictionary().(*array.String)
 	offsets := p.Record.Column(column("record_offset")).(*array.Uint64)
 	ordinals := p.Record.Column(column("ordinal")).(*array.Uint32)
+	generations := p.Record.Column(column("generation")).(*array.Uint32)
 	for i := range int(p.Rows) {
-		s.addresses[fmt.Sprintf("%s %d %d", names.Value(blobs.GetValueIndex(i)), offsets.Value(i), ordinals.Value(i))]++
+		s.addresses[fmt.Sprintf("%s %d %d %d", names.Value(blobs.GetValueIndex(i)), generations.Value(i), offsets.Value(i), ordinals.Value(i))]++
 	}
 }
 
@@ -351,5 +353,41 @@ func waitFor(t *testing.T, cond func() bool) {
 		if time.Now().After(end) {
 			t.Fatal("not within 20 s")
 		}
+	}
+}
+
+// A blob whose old bytes changed is a new generation: what was landed stays, the
+// new content lands under addresses of its own, and the blob goes on growing.
+func TestRewrittenBlobIsANewGeneration(t *testing.T) {
+	e, s := newEstate(6, 1), newTarget()
+	eng, stop := start(t, t.TempDir()+"/ledger", e, s, memory.DefaultAllocator)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- eng.Run(t.Context()) }()
+	e.grow()
+	waitFor(t, func() bool { return eng.Status().Landed > 0 })
+	e.mu.Lock()
+	for id := range e.regions {
+		e.regions[id] = nil // written anew, from the first byte on
+	}
+	e.mu.Unlock()
+	for range 4 {
+		e.grow() // longer than it was
+	}
+	eng.Drain(true)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(s.addresses) != e.written || s.windows != uint64(e.written) {
+		t.Errorf("%d addresses and %d rows in windows, %d tuples were written over two generations", len(s.addresses), s.windows, e.written)
+	}
+	second := 0
+	for a := range s.addresses {
+		if strings.Contains(a, "PT1H.json 1 ") {
+			second++
+		}
+	}
+	if second == 0 || second == len(s.addresses) {
+		t.Errorf("%d of %d rows are of the second generation", second, len(s.addresses))
 	}
 }
