@@ -299,6 +299,7 @@ type pipelineChild struct {
 	url atomic.Value // string
 	// lives counts the pipelines that have come up; killed those that we killed.
 	lives, killed atomic.Int32
+	born          atomic.Int64 // when the last one was up, in Unix ns
 }
 
 func (p *pipelineChild) address() string {

@@ -264,6 +264,7 @@ func (d *demo) startPipeline(ctx context.Context) (*process.Process, error) {
 		return nil, err
 	}
 	d.pipeline.url.Store(url)
+	d.pipeline.born.Store(time.Now().UnixNano())
 	if d.pipeline.lives.Add(1) > 1 {
 		d.say.line("chaos %d of %d: recovered and live after %.1f s", d.pipeline.killed.Load(), d.cfg.Kills, time.Since(began).Seconds())
 	}

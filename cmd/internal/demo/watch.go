@@ -12,6 +12,9 @@ const (
 	statusEvery  = time.Second
 )
 
+// minLife lets every pipeline do something before it is killed.
+const minLife = time.Second
+
 // chaosSpan is what the kills of a demo without an end are spread over.
 const chaosSpan = time.Minute
 
@@ -72,7 +75,7 @@ func (d *demo) chaos(ctx context.Context, passed time.Duration) {
 		return
 	}
 	p := d.group.Process(childPipeline)
-	if p == nil {
+	if p == nil || time.Since(time.Unix(0, d.pipeline.born.Load())) < minLife {
 		return
 	}
 	_ = d.get(ctx, d.pipeline.address()+"/status", &d.lastSeen) // its last word; the one before will do
