@@ -244,6 +244,9 @@ func (d *demo) announce() {
 	for _, q := range Questions(t.database) {
 		d.say.line("  curl -s %s'%s/' --data-binary \"%s\"", t.curlLogin(), t.url, q)
 	}
+	if d.cfg.For == 0 {
+		d.say.line("Ctrl-C drains and reconciles")
+	}
 }
 
 // Questions are three queries that answer something from the first rows on. The

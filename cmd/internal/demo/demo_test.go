@@ -161,12 +161,35 @@ func TestKeepRefusesTheSameSeed(t *testing.T) {
 	}
 }
 
-// Two demos that start in the same moment both work, on ports of their own.
+// A row that somebody took away and one that somebody doubled are found, and the
+// exit code says so.
+func TestDamageIsTheExitCode(t *testing.T) {
+	t.Parallel()
+	r := startDemo(t, t.TempDir(), nil, "-o", "json")
+	r.waitFor(firstRows)
+	s := server{url: r.waitFor(`^ClickHouse: (http\S+)`)[1]}
+	rows := strings.Split(s.query(t, `SELECT format('blob = \'{}\' AND record_offset = {} AND ordinal = {}', blob, toString(record_offset), toString(ordinal))
+		FROM millrace.flows LIMIT 2 FORMAT TSVRaw`), "\n")
+	s.query(t, "INSERT INTO millrace.flows SELECT * FROM millrace.flows WHERE "+rows[0])
+	s.query(t, "ALTER TABLE millrace.flows DELETE WHERE "+rows[1]+" SETTINGS mutations_sync = 2")
+	r.signal(os.Interrupt)
+	code, _ := r.wait()
+	if res := r.result(); code != 1 || res.Lost != 1 || res.Duplicated != 1 || !res.Reconciled {
+		t.Errorf("exit code %d, result %+v, want 1 lost and 1 duplicated", code, res)
+	}
+	if !strings.Contains(r.text(), "THE TABLES DO NOT MATCH") {
+		t.Errorf("said:\n%s", r.text())
+	}
+}
+
+// Two demos that start in the same moment both work, on ports and in folders of
+// their own.
 func TestTwoDemosAtOnce(t *testing.T) {
 	t.Parallel()
+	cache := t.TempDir() // without parts: their places are in the environment
 	var runs [2]*demoRun
 	for i := range runs {
-		runs[i] = startDemo(t, t.TempDir(), nil, "-o", "json")
+		runs[i] = startDemo(t, "", []string{"MILLRACE_CACHE=" + cache}, "-o", "json")
 	}
 	urls := map[string]bool{}
 	for _, r := range runs {
@@ -184,8 +207,9 @@ func TestTwoDemosAtOnce(t *testing.T) {
 	for _, r := range runs {
 		r.good()
 	}
-	if !strings.Contains(runs[0].text()+runs[1].text(), "is busy: ") {
-		t.Error("nobody said that a port had moved")
+	said := runs[0].text() + runs[1].text()
+	if !strings.Contains(said, "is busy: ") || !strings.Contains(said, "another demo is running: this one uses the folder "+filepath.Join(cache, "demo-2")) {
+		t.Error("nobody said that a port and a folder had moved")
 	}
 }
 

@@ -61,15 +61,19 @@ func (l *lockedText) String() string {
 	return l.text.String()
 }
 
-// startDemo starts the program with a small estate in dir. What is left of it is
-// killed when the test ends.
+// startDemo starts the program with a small estate in dir, or in the folder that it
+// takes by itself. What is left of it is killed when the test ends.
 func startDemo(t *testing.T, dir string, env []string, args ...string) *demoRun {
 	t.Helper()
 	program := pipelinetest.RequirePart(t, envProgram)
 	pipelinetest.RequirePart(t, localtest.EnvLibrary)
 	pipelinetest.RequirePart(t, localtest.EnvAzurite)
 	r := &demoRun{t: t, dir: dir, done: make(chan struct{}), news: make(chan struct{})}
-	r.cmd = exec.Command(program, append(append([]string{"demo", "--dir", dir}, smallEstate...), args...)...)
+	args = append(append([]string{"demo"}, smallEstate...), args...)
+	if dir != "" {
+		args = append(args, "--dir", dir)
+	}
+	r.cmd = exec.Command(program, args...)
 	r.cmd.Env = append(os.Environ(), env...)
 	r.cmd.Stdout = &r.out
 	stderr, err := r.cmd.StderrPipe()
