@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,6 @@ func usageErrorf(format string, args ...any) error {
 const (
 	groupRun         = "run"
 	groupInvestigate = "investigate"
-	groupOperate     = "operate"
 	groupDevelop     = "develop"
 )
 
@@ -62,12 +62,43 @@ func newRootCommand() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupInvestigate, Title: "Investigate:"},
-		&cobra.Group{ID: groupOperate, Title: "Operate:"},
 		&cobra.Group{ID: groupDevelop, Title: "Develop:"},
 	)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%w", err) })
 	root.AddCommand(commands()...)
+	root.SuggestionsMinimumDistance = 2 // letters
+	root.Args = unknownCommand
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // only what runs has its arguments checked
+	wrapArgs(root)
 	return root
+}
+
+// unknownCommand refuses words that name no subcommand, with those that look like
+// them.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see millrace --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q: %s", args[0], hint)
+}
+
+// wrapArgs makes wrong arguments of every command the caller's fault.
+func wrapArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageErrorf("%w", err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		wrapArgs(sub)
+	}
 }
 
 func main() {
