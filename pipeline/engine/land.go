@@ -139,7 +139,7 @@ func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID,
 	if ctx.Err() != nil {
 		return nil
 	}
-	r.e.metrics.landed(ctx, p.Table, p.Rows, time.Since(began), err)
+	r.e.metrics.inserted(ctx, p.Table, time.Since(began), err)
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
 		r.log.Warn("landing", slog.String("batch", batch.String()), slog.String("table", p.Table), slog.Any("cause", err))

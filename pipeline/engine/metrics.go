@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
 )
 
 // metrics are the engine's instruments, fed per batch, chunk or request and never
@@ -100,14 +101,18 @@ func (m *metrics) rejected(ctx context.Context, reason pipeline.Reason) {
 	m.totals.quarantined.Add(1)
 }
 
-func (m *metrics) landed(ctx context.Context, table string, rows int64, d time.Duration, err error) {
+// inserted counts one INSERT, whatever came of it.
+func (m *metrics) inserted(ctx context.Context, table string, d time.Duration, err error) {
 	m.landings.Add(ctx, 1, metric.WithAttributes(attribute.String("table", table), attribute.String("result", class(err))))
 	m.landTime.Record(ctx, d.Seconds(), metric.WithAttributes(attribute.String("table", table)))
-	if err == nil {
-		m.landedRows.Add(ctx, rows, metric.WithAttributes(attribute.String("table", table)))
-		if table == "flows" {
-			m.totals.landed.Add(rows)
-		}
+}
+
+// landed counts the rows of a piece that is durable: its INSERT said so, or a probe
+// found it.
+func (m *metrics) landed(ctx context.Context, p pipeline.PieceRef) {
+	m.landedRows.Add(ctx, p.Rows, metric.WithAttributes(attribute.String("table", p.Table)))
+	if p.Table == schemas.Flows.Name {
+		m.totals.landed.Add(p.Rows)
 	}
 }
 

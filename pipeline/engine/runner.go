@@ -203,7 +203,7 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 	case shard.Ack:
 		r.e.acks.done(a.IDs)
 	case shard.Release:
-		r.release(a.Seq)
+		r.release(ctx, a.Seq)
 	case shard.Ignore:
 		r.e.metrics.ignored(ctx, a.Reason)
 	case shard.Report:
@@ -240,12 +240,16 @@ func (r *runner) report(ctx context.Context, a shard.Report) {
 	}
 }
 
-func (r *runner) release(seq uint64) {
+// release lets go of a batch that has landed.
+func (r *runner) release(ctx context.Context, seq uint64) {
 	h := r.held[seq]
 	if h == nil {
 		return
 	}
 	delete(r.held, seq)
+	for _, p := range h.pieces {
+		r.e.metrics.landed(ctx, p.PieceRef)
+	}
 	h.release()
 	r.e.budget.Release(h.reserved)
 	if h.span != nil {
