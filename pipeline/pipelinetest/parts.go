@@ -1,5 +1,5 @@
 // Package pipelinetest holds what tests of many rooms share: finding the real
-// parts they run against, and the conformance suite of sources.
+// parts they run against.
 package pipelinetest
 
 import (
