@@ -212,17 +212,6 @@ func (c Cache) Present(p Part) (bool, error) {
 	return err == nil && (p.size == 0 || info.Size() == p.size), nil
 }
 
-// Missing lists the parts of a purpose that have to be installed.
-func (c Cache) Missing(purpose Purpose) []Part {
-	var missing []Part
-	for _, p := range Parts(purpose) {
-		if ok, err := c.Present(p); !ok && err == nil {
-			missing = append(missing, p)
-		}
-	}
-	return missing
-}
-
 // DefaultCache finds the cache folder: $MILLRACE_CACHE; else .cache of the
 // source tree that the working directory or the program lies in; else a folder
 // in the user's own cache.

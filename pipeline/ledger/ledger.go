@@ -138,9 +138,6 @@ func (l *Ledger) Info() Info { return l.info }
 // Epoch is higher than that of every earlier owner.
 func (l *Ledger) Epoch() uint64 { return l.epoch }
 
-// Store gives the objects, for sources that keep their positions beside the ledger.
-func (l *Ledger) Store() Store { return l.store }
-
 func (l *Ledger) get(ctx context.Context, name, kind string, v any) error {
 	data, err := l.store.Get(ctx, name)
 	if err != nil {

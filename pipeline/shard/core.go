@@ -88,7 +88,6 @@ type Core struct {
 	sealedBytes int64 // input of the batches sealed since the newest base was taken
 	basing      bool
 
-	replays  []pipeline.Manifest // to replay
 	live     bool
 	draining bool
 	eoi      bool // end of input: the last batch closes every window
@@ -139,8 +138,7 @@ func New(cfg Config, found ledger.State) *Core {
 		blobs: map[pipeline.BlobID]*blobState{}, fetches: map[JobID]*fetch{}, streams: map[string]*streamState{},
 		nextSeq: found.NextSeq(), watermark: found.Base.Watermark,
 		doneSeq: found.DoneSeq, durable: found.DoneSeq, baseSeq: found.Base.Seq,
-		replays: found.Manifests,
-		doubt:   true, // an INSERT of the owner before us may still arrive
+		doubt: true, // an INSERT of the owner before us may still arrive
 	}
 	for _, p := range found.Base.Positions {
 		c.blobs[p.Blob] = &blobState{id: p.Blob, position: p}

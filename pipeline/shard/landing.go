@@ -27,7 +27,7 @@ func (c *Core) proceedReplay() {
 	if c.doubt || c.unlanded() > 0 {
 		return
 	}
-	c.live, c.replays = true, nil
+	c.live = true
 	c.do(Live{})
 }
 

@@ -3,7 +3,6 @@ package shard
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
@@ -65,9 +64,8 @@ func (c *Core) streamTimes() []ledger.StreamTime {
 // Status is what people are shown of a shard.
 type Status struct {
 	Watermark pipeline.Watermark
-	Oldest    time.Time // when the oldest wait for a read began; zero: none
-	Queued    int       // blobs that wait for a read
-	Reading   int       // reads under way
+	Queued    int // blobs that wait for a read
+	Reading   int // reads under way
 	OpenBytes int64
 	InFlight  int // batches between intent and done
 	DoneSeq   uint64

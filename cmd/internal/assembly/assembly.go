@@ -119,14 +119,7 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 	if p.Sink, err = OpenSink(cfg); err != nil {
 		return err
 	}
-	views, err := views(cfg)
-	if err != nil {
-		return err
-	}
-	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
-		return err
-	}
-	return p.Sink.CheckSettings(ctx)
+	return p.Prepare(ctx, cfg, deps)
 }
 
 // checkSecrets reports every secret at once that is named and not there.
@@ -176,23 +169,13 @@ func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.password: %w", err)
 	}
-	op, err := window.New(cfg.Windows, memory.DefaultAllocator)
-	if err != nil {
-		return nil, err
+	tables := []schemas.Table{schemas.Flows, schemas.Quarantine}
+	for _, w := range cfg.Windows {
+		tables = append(tables, w.Table())
 	}
-	defer op.Release()
 	c := clickhouse.DefaultConfig()
 	c.URL, c.Database, c.User, c.Password = cfg.ClickHouse.URL, cfg.ClickHouse.Database, cfg.ClickHouse.User, password
-	return clickhouse.New(c, append([]schemas.Table{schemas.Flows, schemas.Quarantine}, op.Tables()...))
-}
-
-func views(cfg config.Config) ([]schemas.View, error) {
-	op, err := window.New(cfg.Windows, memory.DefaultAllocator)
-	if err != nil {
-		return nil, err
-	}
-	defer op.Release()
-	return op.Views(), nil
+	return clickhouse.New(c, tables)
 }
 
 func engineConfig(cfg config.Config) engine.Config {

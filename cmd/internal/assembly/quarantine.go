@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/quarantine"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
 )
 
 // OpenQuarantine opens the blobs and the target of a pipeline for the commands that
@@ -49,9 +50,9 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 // Prepare brings the target's tables up to date and checks it, as a start of the
 // pipeline does.
 func (p *Pipeline) Prepare(ctx context.Context, cfg config.Config, deps Deps) error {
-	views, err := views(cfg)
-	if err != nil {
-		return err
+	var views []schemas.View
+	for _, w := range cfg.Windows {
+		views = append(views, w.View())
 	}
 	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
 		return err

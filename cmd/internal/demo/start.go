@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/deploy/local"
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/deploy/local/servers"
+	"github.com/millrace/millrace/pipeline/announce"
 )
 
 // Names of the children.
@@ -39,9 +40,6 @@ const (
 	// half of the memory.
 	serverMemory = 6 << 30
 )
-
-// containers are those that network flow logs are written to.
-var containers = []string{"insights-logs-flowlogflowevent", "insights-logs-networksecuritygroupflowevent"}
 
 // startAll starts ClickHouse and Azurite side by side, then the estate, then the
 // pipeline.
@@ -304,7 +302,7 @@ clickhouse:
   database: %q
   allow_non_empty: %v
 `, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.blobs.endpoint, d.cfg.Traffic.Account,
-		strings.Join(containers, ", "), EnvStorageKey, EnvEventHubs, Hub, t.url, t.database, d.cfg.Keep)
+		strings.Join(announce.DefaultContainers(), ", "), EnvStorageKey, EnvEventHubs, Hub, t.url, t.database, d.cfg.Keep)
 	if t.server.User != "" {
 		text += fmt.Sprintf("  user: %q\n", t.server.User)
 	}

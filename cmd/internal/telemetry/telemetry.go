@@ -200,12 +200,6 @@ func (t *Telemetry) Meter(name string) metric.Meter { return t.meters.Meter(name
 // Tracer gives the tracer of a part, named by its import path.
 func (t *Telemetry) Tracer(name string) trace.Tracer { return t.tracer.Tracer(name) }
 
-// MeterProvider gives the provider, for libraries that ask for one.
-func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
-
-// TracerProvider gives the provider, for libraries that ask for one.
-func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.tracer }
-
 // SetReady replaces the function that says why the process cannot do its work.
 // Safe at any time.
 func (t *Telemetry) SetReady(ready func(context.Context) error) { t.ready.Store(&ready) }

@@ -53,11 +53,6 @@ type Azurite struct {
 	PortMoved bool
 }
 
-// ConnectionString is the form the Azure SDKs take.
-func (a *Azurite) ConnectionString() string {
-	return fmt.Sprintf("DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;BlobEndpoint=%s;", a.Account, a.Key, a.Endpoint)
-}
-
 // StartAzurite starts Azurite with blobs in memory and returns when it answers
 // a signed request, so it is ours that answers: 1.1 s warm.
 //
