@@ -22,11 +22,8 @@ import (
 // Hub is the name of the demo's event hub.
 const Hub = "flowlogs"
 
-// EnvStorageKey carries the key of the demo's storage account to the children.
+// EnvStorageKey carries the key of the demo's storage account to the estate.
 const EnvStorageKey = "MILLRACE_DEMO_STORAGE_KEY"
-
-// EnvEventHubs carries the connection string of the demo's hub to the pipeline.
-const EnvEventHubs = "MILLRACE_DEMO_EVENTHUBS"
 
 // EstateConfig is what the estate's process is told, in a file: the simulated
 // estate and the Event Hubs emulator that it publishes to.

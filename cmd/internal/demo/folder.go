@@ -118,7 +118,7 @@ func (d *demo) prepare() error {
 		return err
 	}
 	now := record{ClickHouse: d.cfg.ClickHouse.URL, Database: d.newDatabase()}
-	old := []string{"state", "azurite", "logs", "clickhouse", truthName, estateName, configName}
+	old := []string{"state", "azurite", "logs", "clickhouse", truthName, estateName, configName, storageKeyName, connectionName}
 	if kept := d.cfg.Keep && last.Database != "" && last.ClickHouse == now.ClickHouse; kept {
 		if slices.Contains(last.Seeds, d.cfg.Traffic.Seed) {
 			return fmt.Errorf("the tables that --keep keeps hold the blobs of seed %d already: choose another --seed", d.cfg.Traffic.Seed)

@@ -31,6 +31,10 @@ const (
 	configName = "millrace.yaml"
 	estateName = "estate.json"
 	truthName  = "truth.json"
+	// Secrets of the demo's own parts, for the owner alone: with them the other commands
+	// work on the configuration too.
+	storageKeyName = "storage.key"
+	connectionName = "eventhubs.connection"
 )
 
 const (
@@ -235,15 +239,17 @@ func (d *demo) startPipeline(ctx context.Context) (*process.Process, error) {
 	var url string
 	start := func(ports []int) (*process.Process, error) {
 		url = "http://" + loopback(ports[0])
-		if err := os.WriteFile(d.path(configName), []byte(d.pipelineConfig(loopback(ports[0]))), 0o600); err != nil {
-			return nil, err
+		for name, text := range map[string]string{
+			storageKeyName: d.blobs.key, connectionName: d.connection, configName: d.pipelineConfig(loopback(ports[0])),
+		} {
+			if err := os.WriteFile(d.path(name), []byte(text), 0o600); err != nil {
+				return nil, err
+			}
 		}
 		return process.Start(process.Config{
 			Name: childPipeline, Path: d.cfg.Program,
-			Args: []string{"run", "--config", d.path(configName), "--end-of-input-on-stop", "--die-with-parent"},
-			Env: []string{
-				EnvStorageKey + "=" + d.blobs.key, EnvEventHubs + "=" + d.connection, "GOMEMLIMIT=" + pipelineMemory,
-			},
+			Args:    []string{"run", "--config", d.path(configName), "--end-of-input-on-stop", "--die-with-parent"},
+			Env:     []string{"GOMEMLIMIT=" + pipelineMemory},
 			LogFile: d.path("logs", "pipeline.log"),
 		})
 	}
@@ -278,7 +284,7 @@ func (p *pipelineChild) restart(children.Exit) children.Decision {
 // pipelineConfig is the file that a user would write.
 func (d *demo) pipelineConfig(listen string) string {
 	t := &d.tables
-	text := fmt.Sprintf(`# Configuration of the demo's pipeline. Secrets are in its environment.
+	text := fmt.Sprintf(`# Configuration of the demo's pipeline. Secrets are in files beside it.
 state: %q
 shards: 4
 start: %q
@@ -290,9 +296,9 @@ accounts:
     endpoint: %q
     aliases: ["https://%s.blob.core.windows.net"]
     containers: [%s]
-    key: {env: %s}
+    key: {file: %q}
 eventhubs:
-  - connection_string: {env: %s}
+  - connection_string: {file: %q}
     hub: %s
 sweeper:
   interval: 5s
@@ -302,7 +308,7 @@ clickhouse:
   database: %q
   allow_non_empty: %v
 `, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.blobs.endpoint, d.cfg.Traffic.Account,
-		strings.Join(announce.DefaultContainers(), ", "), EnvStorageKey, EnvEventHubs, Hub, t.url, t.database, d.cfg.Keep)
+		strings.Join(announce.DefaultContainers(), ", "), d.path(storageKeyName), d.path(connectionName), Hub, t.url, t.database, d.cfg.Keep)
 	if t.server.User != "" {
 		text += fmt.Sprintf("  user: %q\n", t.server.User)
 	}
