@@ -31,7 +31,9 @@
 // gap. With the bytes of its units a batch decides everything that lands: rows,
 // quarantine entries, closed windows. A piece is what lands of a batch in one
 // partition of one table: one INSERT of one block, so it is there as a whole or
-// not at all.
+// not at all. A sink may divide a batch otherwise, as long as that holds: Kafka takes
+// all of it in one transaction. With several sinks a batch is done when it has
+// landed in all that its manifest names.
 //
 // The order of a batch is fetch, decode, operate, intent (the manifest is durable),
 // land (every piece is durable), done (the ledger says so), acknowledge (the

@@ -41,6 +41,18 @@ type Sink interface {
 	Fence(ctx context.Context, ledger uint16, shard int, epoch uint64) error
 }
 
+// Planner is a Sink that divides a batch's rows itself. Any other gets each piece of
+// the batch as it is: one table, one partition, one record. Safe for concurrent use:
+// every shard plans.
+type Planner interface {
+	// Plan gives what Land is called with, in an order that depends on its input
+	// alone. The pieces are borrowed: Retain what is kept; the result is the caller's.
+	// PieceRef.Sink is filled in by the caller. recorded is nil when a batch is new; at
+	// a replay it is what the manifest holds of this sink, and Plan must give the same
+	// again, whatever the sink's configuration has become.
+	Plan(batch BatchID, pieces []Piece, recorded []PieceRef) ([]Piece, error)
+}
+
 // Reason says why input is in quarantine. The list is closed; each code has a
 // test that produces it.
 type Reason string

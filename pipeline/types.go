@@ -144,8 +144,15 @@ type Watermark int64
 // window closes.
 const EndOfInput Watermark = 1<<63 - 1
 
-// PieceRef names one INSERT and what a probe needs to find it again.
+// DefaultSink is what people are told of the sink that manifests leave unnamed.
+const DefaultSink = "clickhouse"
+
+// PieceRef names what lands at one time (for ClickHouse one INSERT) and what a
+// probe needs to find it again.
 type PieceRef struct {
+	// Sink names the sink that the piece is for; "" is the default one. So a manifest
+	// of a pipeline with ClickHouse alone reads as it did before there were others.
+	Sink      string   `json:"sink,omitempty"`
 	Table     string   `json:"table"`
 	Partition string   `json:"partition"` // YYYYMMDD
 	Rows      int64    `json:"rows"`
@@ -155,12 +162,36 @@ type PieceRef struct {
 	Server    string   `json:"server,omitempty"`
 }
 
-// Piece is one INSERT: one record batch, one block, one part.
+// Piece is what lands at one time, as a whole or not at all. In ClickHouse it is one
+// INSERT: one record batch, one block, one part.
 //
-// Ownership: whoever holds the piece releases Record once.
+// Ownership: whoever holds the piece releases it once.
 type Piece struct {
 	PieceRef
 	Record arrow.Record
+	// Parts are the pieces that land as one, in a sink that plans so; Record is nil
+	// then and Rows is their sum.
+	Parts []Piece
+}
+
+// Retain keeps the piece's rows for one more holder.
+func (p Piece) Retain() {
+	if p.Record != nil {
+		p.Record.Retain()
+	}
+	for _, part := range p.Parts {
+		part.Retain()
+	}
+}
+
+// Release lets go of the piece's rows.
+func (p Piece) Release() {
+	if p.Record != nil {
+		p.Record.Release()
+	}
+	for _, part := range p.Parts {
+		part.Release()
+	}
 }
 
 // Manifest is the durable intent of one batch: with the bytes of its units it
@@ -177,6 +208,9 @@ type Manifest struct {
 	Idle      int        `json:"idle,omitempty"` // streams that the watermark did not wait for, being idle
 	Units     []Unit     `json:"units"`
 	Pieces    []PieceRef `json:"pieces"`
+	// Sinks are those that the batch lands in, "" being the default one; nil is that
+	// one alone. A sink that is configured later starts with a later batch.
+	Sinks []string `json:"sinks,omitempty"`
 }
 
 // OperatorInput is one batch as operators see it.

@@ -101,7 +101,7 @@ type Parts struct {
 	Ledger      *ledger.Ledger
 	Sources     []pipeline.Source
 	Reader      Reader
-	Sink        pipeline.Sink
+	Sinks       []NamedSink
 	Checkpoints Checkpoints
 	// Operators makes the operators of one shard.
 	Operators func() ([]pipeline.Operator, error)
@@ -130,6 +130,9 @@ type Engine struct {
 // New assembles an engine. It starts nothing.
 func New(cfg Config, parts Parts) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	if err := checkSinks(parts.Sinks); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := &Engine{

@@ -162,6 +162,17 @@ func (s *target) Land(_ context.Context, b pipeline.BatchID, epoch uint64, p pip
 		return pipeline.ErrInDoubt
 	}
 	s.rows[key(b, p.PieceRef)] += p.Rows
+	s.insert(p)
+	for _, part := range p.Parts {
+		s.insert(part)
+	}
+	if fate == 2 {
+		return pipeline.ErrInDoubt
+	}
+	return nil
+}
+
+func (s *target) insert(p pipeline.Piece) {
 	switch p.Table {
 	case "flows":
 		s.keep(p)
@@ -173,10 +184,6 @@ func (s *target) Land(_ context.Context, b pipeline.BatchID, epoch uint64, p pip
 			s.windows += col.Value(i)
 		}
 	}
-	if fate == 2 {
-		return pipeline.ErrInDoubt
-	}
-	return nil
 }
 
 func (s *target) keep(p pipeline.Piece) {
@@ -215,6 +222,11 @@ func start(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocato
 
 func startWith(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
 	t.Helper()
+	return startSinks(t, dir, e, []engine.NamedSink{{Sink: s}}, alloc, change)
+}
+
+func startSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
+	t.Helper()
 	store, err := ledger.OpenDirectory(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +244,7 @@ func startWith(t *testing.T, dir string, e *estate, s *target, alloc memory.Allo
 	cfg.Shard.RetryMin = time.Millisecond
 	change(&cfg)
 	eng, err := engine.New(cfg, engine.Parts{
-		Ledger: book, Sources: []pipeline.Source{e}, Reader: reader, Sink: s, Allocator: alloc,
+		Ledger: book, Sources: []pipeline.Source{e}, Reader: reader, Sinks: sinks, Allocator: alloc,
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(window.DefaultWindows(), alloc)
 			return []pipeline.Operator{op}, err
@@ -277,6 +289,12 @@ func TestEngineLandsExactlyOnceOverHardStops(t *testing.T) {
 		cancel()
 		stop()
 	}
+	s.wantAll(t, e)
+}
+
+// wantAll says that everything written is there once.
+func (s *target) wantAll(t *testing.T, e *estate) {
+	t.Helper()
 	if len(s.addresses) != e.written {
 		t.Errorf("%d tuples landed, %d were written", len(s.addresses), e.written)
 	}

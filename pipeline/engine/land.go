@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"golang.org/x/sync/errgroup"
@@ -22,7 +23,7 @@ import (
 func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 	info := r.e.parts.Ledger.Info()
 	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
-	h, err := r.compute(id, a.Watermark)
+	h, err := r.compute(id, a.Watermark, r.e.parts.Sinks, nil)
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
@@ -36,27 +37,48 @@ func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 			return shard.Failed{Err: err}
 		}
 	}
-	return shard.Sealed{Seq: a.Seq, Pieces: refs(h.pieces)}
+	return shard.Sealed{Seq: a.Seq, Pieces: refs(h.pieces), Sinks: sinkNames(r.e.parts.Sinks)}
 }
 
-// compute turns the open rows and rejects into the pieces of a batch.
-func (r *runner) compute(id pipeline.BatchID, w pipeline.Watermark) (*held, error) {
-	h := &held{batch: id, pieces: r.decoded.Flush(id)}
-	in := pipeline.OperatorInput{Batch: id, Watermark: w}
-	for _, p := range h.pieces {
-		in.Flows = append(in.Flows, p.Record)
+// compute turns the open rows and rejects into the pieces of a batch for each of
+// the sinks. recorded is what a replayed manifest says of them.
+func (r *runner) compute(id pipeline.BatchID, w pipeline.Watermark, sinks []NamedSink, recorded []pipeline.PieceRef) (*held, error) {
+	pieces, err := r.operate(id, w)
+	defer func() { releaseAll(pieces) }()
+	if err != nil {
+		return nil, fmt.Errorf("batch %v: %w", id, err)
 	}
-	h.pieces = append(h.pieces, quarantinePieces(r.e.parts.Allocator, id, r.rejects)...)
-	r.rejects = nil
-	for _, op := range r.operators {
-		pieces, err := op.Apply(in)
+	share(pieces)
+	h := &held{batch: id}
+	for _, s := range sinks {
+		planned, err := s.plan(id, pieces, recorded)
 		if err != nil {
 			h.release()
-			return nil, fmt.Errorf("batch %v: %w", id, err)
+			return nil, fmt.Errorf("batch %v: sink %q: %w", id, s.label(), err)
 		}
-		h.pieces = append(h.pieces, pieces...)
+		h.pieces = append(h.pieces, planned...)
 	}
 	return h, nil
+}
+
+// operate gives the batch's rows: flows, quarantine, and what the operators make of
+// the flows. The caller releases them, also beside an error.
+func (r *runner) operate(id pipeline.BatchID, w pipeline.Watermark) ([]pipeline.Piece, error) {
+	pieces := r.decoded.Flush(id)
+	in := pipeline.OperatorInput{Batch: id, Watermark: w}
+	for _, p := range pieces {
+		in.Flows = append(in.Flows, p.Record)
+	}
+	pieces = append(pieces, quarantinePieces(r.e.parts.Allocator, id, r.rejects)...)
+	r.rejects = nil
+	for _, op := range r.operators {
+		more, err := op.Apply(in)
+		if err != nil {
+			return pieces, err
+		}
+		pieces = append(pieces, more...)
+	}
+	return pieces, nil
 }
 
 func refs(pieces []pipeline.Piece) []pipeline.PieceRef {
@@ -105,11 +127,15 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 		}
 		texts[i] = nil
 	}
-	h, err := r.compute(m.Batch, m.Watermark)
+	sinks, recorded, err := r.sinksOf(m, a.Muted)
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
-	if diff := cmp.Diff(m.Pieces, refs(h.pieces)); diff != "" {
+	h, err := r.compute(m.Batch, m.Watermark, sinks, recorded)
+	if err != nil {
+		return shard.Failed{Err: err}
+	}
+	if diff := cmp.Diff(recorded, refs(h.pieces), cmpopts.EquateEmpty()); diff != "" {
 		h.release()
 		return shard.Failed{Err: fmt.Errorf("replay batch %v: the same bytes gave other pieces (-committed +now): %s: start the release that wrote the ledger, stop it softly, then upgrade", m.Batch, diff)}
 	}
@@ -133,16 +159,17 @@ func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID,
 	defer r.e.lands.Release(1)
 	_, span := r.e.parts.Tracer.Start(ctx, "land")
 	defer span.End()
-	span.SetAttributes(attribute.String("batch", batch.String()), attribute.String("table", p.Table), attribute.Int64("rows", p.Rows))
+	sink := r.e.sink(p.Sink)
+	span.SetAttributes(attribute.String("batch", batch.String()), attribute.String("sink", sink.label()), attribute.String("table", p.Table), attribute.Int64("rows", p.Rows))
 	began := time.Now()
-	err := r.e.parts.Sink.Land(ctx, batch, a.Epoch, p)
+	err := sink.Sink.Land(ctx, batch, a.Epoch, p)
 	if ctx.Err() != nil {
 		return nil
 	}
-	r.e.metrics.inserted(ctx, p.Table, time.Since(began), err)
+	r.e.metrics.inserted(ctx, sink.label(), p.Table, time.Since(began), err)
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
-		r.log.Warn("landing", slog.String("batch", batch.String()), slog.String("table", p.Table), slog.Any("cause", err))
+		r.log.Warn("landing", slog.String("batch", batch.String()), slog.String("sink", sink.label()), slog.String("table", p.Table), slog.Any("cause", err))
 	}
 	return shard.PieceLanded{Seq: a.Seq, Piece: a.Piece, Epoch: a.Epoch, Err: err}
 }
@@ -173,8 +200,13 @@ func (r *runner) answer(ctx context.Context, err error, ev shard.Event) shard.Ev
 
 func (r *runner) fence(ctx context.Context, a shard.SetFence) shard.Event {
 	info := r.e.parts.Ledger.Info()
-	err := r.patiently(ctx, "fence", func() error { return r.e.parts.Sink.Fence(ctx, info.ID, r.id, a.Epoch) })
-	return r.answer(ctx, err, shard.FenceSet(a))
+	group, gctx := errgroup.WithContext(ctx)
+	for _, s := range r.e.parts.Sinks {
+		group.Go(func() error {
+			return r.patiently(gctx, "fence", func() error { return s.Sink.Fence(gctx, info.ID, r.id, a.Epoch) })
+		})
+	}
+	return r.answer(ctx, group.Wait(), shard.FenceSet(a))
 }
 
 func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
@@ -182,7 +214,7 @@ func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
 	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
 	var rows []int64
 	err := r.patiently(ctx, "probe", func() (err error) {
-		rows, err = r.e.parts.Sink.Probe(ctx, id, a.Pieces)
+		rows, err = r.e.probeAll(ctx, id, a.Pieces)
 		return err
 	})
 	if err == nil {

@@ -48,8 +48,8 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 	m.decodedBytes = counter("millrace.decode.bytes", "By", "Bytes decoded.")
 	m.decodedRows = counter("millrace.decode.rows", "{row}", "Rows decoded.")
 	m.quarantined = counter("millrace.quarantined", "{entry}", "Entries that went to quarantine, by reason.")
-	m.landedRows = counter("millrace.landed.rows", "{row}", "Rows landed, by table.")
-	m.landings = counter("millrace.landings", "{insert}", "Inserts, by table and result.")
+	m.landedRows = counter("millrace.landed.rows", "{row}", "Rows landed, by sink and table.")
+	m.landings = counter("millrace.landings", "{insert}", "Inserts, by sink, table and result.")
 	m.landTime = seconds("millrace.land.duration", "Duration of one insert.")
 	m.ledgerWrite = counter("millrace.ledger.writes", "{write}", "Ledger writes, by kind.")
 	m.replays = counter("millrace.replays", "{batch}", "Batches replayed at start.")
@@ -101,17 +101,29 @@ func (m *metrics) rejected(ctx context.Context, reason pipeline.Reason) {
 	m.totals.quarantined.Add(1)
 }
 
-// inserted counts one INSERT, whatever came of it.
-func (m *metrics) inserted(ctx context.Context, table string, d time.Duration, err error) {
-	m.landings.Add(ctx, 1, metric.WithAttributes(attribute.String("table", table), attribute.String("result", class(err))))
-	m.landTime.Record(ctx, d.Seconds(), metric.WithAttributes(attribute.String("table", table)))
+// inserted counts one INSERT, whatever came of it. table is "" for what a sink lands
+// of several tables at once.
+func (m *metrics) inserted(ctx context.Context, sink, table string, d time.Duration, err error) {
+	where := metric.WithAttributes(attribute.String("sink", sink), attribute.String("table", table))
+	m.landings.Add(ctx, 1, where, metric.WithAttributes(attribute.String("result", class(err))))
+	m.landTime.Record(ctx, d.Seconds(), where)
 }
 
 // landed counts the rows of a piece that is durable: its INSERT said so, or a probe
 // found it.
-func (m *metrics) landed(ctx context.Context, p pipeline.PieceRef) {
-	m.landedRows.Add(ctx, p.Rows, metric.WithAttributes(attribute.String("table", p.Table)))
-	if p.Table == schemas.Flows.Name {
+//
+// The total counts each row once, however many sinks it landed in: only the first
+// of a batch's pieces that holds it says first.
+func (m *metrics) landed(ctx context.Context, p pipeline.Piece, first bool) {
+	for _, part := range p.Parts {
+		part.Sink = p.Sink
+		m.landed(ctx, part, first)
+	}
+	if p.Record == nil {
+		return
+	}
+	m.landedRows.Add(ctx, p.Rows, metric.WithAttributes(attribute.String("sink", label(p.Sink)), attribute.String("table", p.Table)))
+	if first && p.Table == schemas.Flows.Name {
 		m.totals.landed.Add(p.Rows)
 	}
 }

@@ -109,7 +109,7 @@ func (b oneBlob) run(t *testing.T, alloc memory.Allocator) *keeper {
 	cfg.Tick = 5 * time.Millisecond
 	k := &keeper{}
 	e, err := engine.New(cfg, engine.Parts{
-		Ledger: book, Sources: []pipeline.Source{b}, Reader: reader, Sink: k, Allocator: alloc,
+		Ledger: book, Sources: []pipeline.Source{b}, Reader: reader, Sinks: []engine.NamedSink{{Sink: k}}, Allocator: alloc,
 		Operators: func() ([]pipeline.Operator, error) { return nil, nil },
 		Meter:     metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})

@@ -248,7 +248,7 @@ func (r *runner) release(ctx context.Context, seq uint64) {
 	}
 	delete(r.held, seq)
 	for _, p := range h.pieces {
-		r.e.metrics.landed(ctx, p.PieceRef)
+		r.e.metrics.landed(ctx, p, p.Sink == h.pieces[0].Sink)
 	}
 	h.release()
 	r.e.budget.Release(h.reserved)
@@ -258,8 +258,6 @@ func (r *runner) release(ctx context.Context, seq uint64) {
 }
 
 func (h *held) release() {
-	for _, p := range h.pieces {
-		p.Record.Release()
-	}
+	releaseAll(h.pieces)
 	h.pieces = nil
 }

@@ -330,7 +330,7 @@ func (c *Core) sealed(e Sealed) {
 		panic(fmt.Sprintf("BUG: batch %d sealed out of order", e.Seq))
 	}
 	c.sealing = false
-	b.manifest.Pieces = e.Pieces
+	b.manifest.Pieces, b.manifest.Sinks = e.Pieces, e.Sinks
 	b.pieces = make([]pieceState, len(e.Pieces))
 	b.replayed = true
 }

@@ -41,6 +41,7 @@ type (
 	Sealed struct {
 		Seq    uint64
 		Pieces []pipeline.PieceRef
+		Sinks  []string // as the manifest records them
 	}
 	// Replayed answers Replay.
 	Replayed struct{ Seq uint64 }

@@ -93,12 +93,15 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps) error
 		return err
 	}
 	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
-		Ledger: book, Sources: sources, Reader: p.Reader, Sink: p.Sink, Checkpoints: p.Sink,
+		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.Sink,
 		Operators: func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
 		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
 	})
 	return err
 }
+
+// sinks are what every batch lands in.
+func (p *Pipeline) sinks() []engine.NamedSink { return []engine.NamedSink{{Sink: p.Sink}} }
 
 // operators makes those of one shard.
 func operators(cfg config.Config, meter metric.Meter) ([]pipeline.Operator, error) {

@@ -34,7 +34,7 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 	}
 	return p, quarantine.Deps{
 		Table: quarantine.NewTable(conn), Blobs: quarantine.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
-		State: cfg.State, Sink: p.Sink, Checkpoints: p.Sink, Config: engineConfig(cfg),
+		State: cfg.State, Sinks: p.sinks(), Checkpoints: p.Sink, Config: engineConfig(cfg),
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are why there is something to replay.
 			return p.Sink.RegisterLedger(ctx, name, shards, true)

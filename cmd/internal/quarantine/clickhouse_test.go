@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/deploy/local/localtest"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
@@ -61,7 +62,8 @@ func newServer(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	s := &server{world: newWorld(t), sink: sink, kill: &killable{Sink: sink}}
-	s.deps.Table, s.deps.Sink, s.deps.Checkpoints = NewTable(conn), s.kill, sink
+	s.deps.Table, s.deps.Checkpoints = NewTable(conn), sink
+	s.deps.Sinks = []engine.NamedSink{{Sink: s.kill}}
 	s.deps.Register = func(ctx context.Context, name string, shards int) (uint16, error) {
 		return sink.RegisterLedger(ctx, name, shards, true)
 	}

@@ -219,7 +219,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.deps = Deps{
 		Table: w.target, Blobs: Blobs{Store: w.blobs, Ranges: ranges}, Allocator: alloc,
-		State: w.state, Register: w.target.register, Sink: w.target, Checkpoints: w.target, Config: testConfig(),
+		State: w.state, Register: w.target.register, Sinks: []engine.NamedSink{{Sink: w.target}}, Checkpoints: w.target, Config: testConfig(),
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(window.DefaultWindows(), alloc)
 			return []pipeline.Operator{op}, err

@@ -38,7 +38,7 @@ type Deps struct {
 	State string
 	// Register gives the id that the target knows a ledger by.
 	Register    func(ctx context.Context, name string, shards int) (uint16, error)
-	Sink        pipeline.Sink
+	Sinks       []engine.NamedSink
 	Checkpoints engine.Checkpoints
 	Operators   func() ([]pipeline.Operator, error)
 	Config      engine.Config // template; what a replay needs is set
@@ -299,7 +299,7 @@ func (r *replayer) engine(ctx context.Context, book *ledger.Ledger, source *read
 	cfg := r.Config
 	cfg.Replay, cfg.Shard.KeepOffsets = true, keepForever
 	parts := engine.Parts{
-		Ledger: book, Sources: []pipeline.Source{ids}, Reader: source, Sink: r.Sink, Operators: r.Operators,
+		Ledger: book, Sources: []pipeline.Source{ids}, Reader: source, Sinks: r.Sinks, Operators: r.Operators,
 		Allocator: r.Allocator, Meter: r.Meter, Tracer: r.Tracer, Logger: r.Logger, Now: time.Now,
 	}
 	if r.Checkpoints != nil {
