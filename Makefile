@@ -37,7 +37,8 @@ PARTS_AND_BUILD = $(PARTS) $(PARTS_FLAGS) install $(1) & parts=$$!; \
 # Where the parts are, for tests.
 PARTS_ENV = eval "$$($(PARTS) env test)"; \
 	export MILLRACE_CLICKHOUSE_BIN="$(CURDIR)/bin/millrace-clickhouse" MILLRACE_BIN="$(CURDIR)/bin/millrace" MILLRACE_REQUIRE_PARTS=1
-NO_PARTS = unset MILLRACE_LIBCHDB MILLRACE_AZURITE MILLRACE_PYTHON MILLRACE_CLICKHOUSE_BIN MILLRACE_BIN MILLRACE_REQUIRE_PARTS
+NO_PARTS = unset MILLRACE_LIBCHDB MILLRACE_AZURITE MILLRACE_PYTHON MILLRACE_JS_SDK MILLRACE_JAVA_SDK \
+	MILLRACE_CLICKHOUSE_BIN MILLRACE_BIN MILLRACE_REQUIRE_PARTS
 
 # One line per package, failures in full, and a tally at the end. It is also
 # kept in a file, because after a failure make itself has the last word.

@@ -16,12 +16,12 @@ func newPartsCommand() *cobra.Command {
 		GroupID: groupDevelop,
 		Short:   "Check and install the local ClickHouse and Azurite",
 		Long: `Check and install the real servers a demo and the tests run against: the
-embedded ClickHouse and Azurite, and for the tests a Python environment with
-the official clients. Every part is pinned by version and checksum and is kept
-in the cache folder ($MILLRACE_CACHE; .cache of a source tree by default).
+embedded ClickHouse and Azurite, and for the tests the official clients of other
+languages. Every part is pinned by version and checksum and is kept in the cache
+folder ($MILLRACE_CACHE; .cache of a source tree by default).
 
-To use a part of your own, set MILLRACE_LIBCHDB, MILLRACE_AZURITE or
-MILLRACE_PYTHON to its path.`,
+To use a part of your own, set its variable (env prints them all, as
+MILLRACE_LIBCHDB and MILLRACE_AZURITE) to its path.`,
 	}
 	cmd.AddCommand(
 		newPartsVerb(local.VerbCheck, "Say within a second what this machine has and lacks",

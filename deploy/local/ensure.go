@@ -196,7 +196,7 @@ func (in *installation) run(phase, dir string, total int64, measure func() int64
 // firstText is the beginning of an installer's output on one line: what went
 // wrong stands there, and stack traces and advice follow.
 func firstText(s string) string {
-	s = strings.ReplaceAll(s, "npm error", "")
+	s = strings.NewReplacer("npm error", "", "[ERROR]", "", "\x1b[0m", "").Replace(s)
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > outputLimit {
 		s = s[:outputLimit] + " …"

@@ -283,17 +283,27 @@ func TestDamagedPartIsMissing(t *testing.T) {
 	}
 }
 
-// TestLockFileNamesNoRegistry: packages come from wherever the user's npm is
+// TestLockFilesNameNoRegistry: packages come from wherever the user's npm is
 // configured to look; only their checksums are ours.
-func TestLockFileNamesNoRegistry(t *testing.T) {
-	if bytes.Contains(azuriteLock, []byte(`"resolved"`)) {
-		t.Error("package-lock.json holds addresses: make it with npm's omit-lockfile-registry-resolved=true")
-	}
-	if got, want := bytes.Count(azuriteLock, []byte(`"integrity"`)), 374; got != want {
-		t.Errorf("%d of the packages have a checksum, want %d", got, want)
-	}
-	if !bytes.Contains(azuritePackage, []byte(`"azurite": "`+azuriteVersion+`"`)) {
-		t.Errorf("package.json does not pin azurite %s", azuriteVersion)
+func TestLockFilesNameNoRegistry(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		pkg, lockFile []byte
+		pin           string
+		withAChecksum int
+	}{
+		{"azurite", azuritePackage, azuriteLock, `"azurite": "` + azuriteVersion + `"`, 374},
+		{"javascript", javaScriptPackage, javaScriptLock, `"@azure/event-hubs": "` + javaScriptVersion + `"`, 55},
+	} {
+		if bytes.Contains(tt.lockFile, []byte(`"resolved"`)) {
+			t.Errorf("%s: package-lock.json holds addresses: make it with npm's omit-lockfile-registry-resolved=true", tt.name)
+		}
+		if got := bytes.Count(tt.lockFile, []byte(`"integrity"`)); got != tt.withAChecksum {
+			t.Errorf("%s: %d of the packages have a checksum, want %d", tt.name, got, tt.withAChecksum)
+		}
+		if !bytes.Contains(tt.pkg, []byte(tt.pin)) {
+			t.Errorf("%s: package.json does not pin %s", tt.name, tt.pin)
+		}
 	}
 	for _, line := range strings.Split(string(pythonRequirements), "\n") {
 		if strings.Contains(line, "==") && !strings.HasSuffix(line, `\`) {

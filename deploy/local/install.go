@@ -152,16 +152,19 @@ func (d *npmDownload) size() int64 {
 // azuriteTree is what its files add up to; they take more on disk, being small.
 const azuriteTree = 131_000_000
 
-// installAzurite installs what the committed lock file says; npm checks each
-// package against the checksum in it. No package may run code of its own.
-func installAzurite(in *installation) error {
-	for name, text := range map[string][]byte{"package.json": azuritePackage, "package-lock.json": azuriteLock} {
-		if err := os.WriteFile(filepath.Join(in.out, name), text, 0o644); err != nil {
-			return err
+// installNpm makes an installer of what a committed lock file says; npm checks each
+// package against the checksum in it. No package may run code of its own. tree is
+// what the files add up to, in bytes.
+func installNpm(pkg, lockFile []byte, tree int64) func(*installation) error {
+	return func(in *installation) error {
+		for name, text := range map[string][]byte{"package.json": pkg, "package-lock.json": lockFile} {
+			if err := os.WriteFile(filepath.Join(in.out, name), text, 0o644); err != nil {
+				return err
+			}
 		}
+		args := append([]string{"ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"}, npmFlags...)
+		return in.run("install", in.out, tree, func() int64 { return treeSize(in.out) }, "npm", args...)
 	}
-	args := append([]string{"ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"}, npmFlags...)
-	return in.run("install", in.out, azuriteTree, func() int64 { return treeSize(in.out) }, "npm", args...)
 }
 
 // installPython makes a virtual environment in its last place, because its

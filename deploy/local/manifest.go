@@ -1,6 +1,6 @@
 // Package local finds, checks and installs the real parts that a demo and the
-// tests run against: the ClickHouse library, Azurite, and a Python environment
-// with the official clients (tests only).
+// tests run against: the ClickHouse library, Azurite, and, for tests only, the
+// official clients of other languages.
 //
 // What flows in: a cache folder and a purpose. What flows out: a report of what
 // this machine has and lacks, and, after Ensure, paths. Every part is pinned by
@@ -61,6 +61,8 @@ type Part struct {
 	// WayOut says what to do when it cannot be downloaded.
 	WayOut string
 
+	// tool is the program that installs it.
+	tool string
 	// folder is below the cache; its name changes with the content.
 	folder string
 	// file is what the variable points at, below folder.
@@ -107,7 +109,7 @@ func Parts(purpose Purpose) []Part {
 	case ForDemo:
 		return []Part{clickhousePart(), azuritePart()}
 	case ForTest:
-		return []Part{clickhousePart(), azuritePart(), pythonPart()}
+		return []Part{clickhousePart(), azuritePart(), pythonPart(), javaScriptPart(), javaPart()}
 	case ForBuild:
 	}
 	return nil
@@ -130,6 +132,7 @@ func clickhousePart() Part {
 		Download: pkg.download, Installed: pkg.installed,
 		Env:     EnvLibrary,
 		WayOut:  "set MILLRACE_LIBCHDB=path to use a libchdb.so you have, or run against a server of yours with --clickhouse URL",
+		tool:    toolNpm,
 		folder:  "chdb-" + chdbVersion + "-" + pkg.suffix,
 		file:    "libchdb.so",
 		size:    pkg.installed,
@@ -146,9 +149,10 @@ func azuritePart() Part {
 		Download: 55_700_000, Installed: 190_000_000,
 		Env:     EnvAzurite,
 		WayOut:  "set MILLRACE_AZURITE=path to the dist/src/blob/main.js of an Azurite you have",
+		tool:    toolNpm,
 		folder:  "azurite-" + azuriteVersion + "-" + hex.EncodeToString(sum[:4]),
 		file:    filepath.Join("node_modules", "azurite", "dist", "src", "blob", "main.js"),
-		install: installAzurite,
+		install: installNpm(azuritePackage, azuriteLock, azuriteTree),
 	}
 }
 
@@ -161,11 +165,19 @@ func pythonPart() Part {
 		Download: 10_000_000, Installed: 50_000_000,
 		Env:     EnvPython,
 		WayOut:  "set MILLRACE_PYTHON=path to a python that has azure-eventhub and clickhouse-connect",
+		tool:    toolPython,
 		folder:  "python-" + hex.EncodeToString(sum[:4]),
 		file:    filepath.Join("bin", "python"),
 		install: installPython,
 	}
 }
+
+// Programs that install parts.
+const (
+	toolNpm    = "npm"
+	toolPython = "python3"
+	toolMaven  = "mvn"
+)
 
 // Cache is the folder that installed parts are kept in.
 type Cache struct {

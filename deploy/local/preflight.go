@@ -31,6 +31,7 @@ const (
 	minNpmMajor    = 8  // Reads lock files of version 3 without addresses.
 	minPythonMinor = 11 // Of Python 3: wheels are pinned for 3.11 to 3.14.
 	maxPythonMinor = 14
+	minJavaMajor   = 17
 
 	// A demo's own data, or a test run's build cache and temporary files.
 	workingDisk  = 1_500_000_000
@@ -103,11 +104,15 @@ func Preflight(ctx context.Context, cache Cache, need Need) Report {
 	if need.Purpose != ForBuild {
 		asks = append(asks,
 			func() Check { return checkNode(ctx) },
-			func() Check { return checkNpm(ctx, len(r.Missing) > 0) },
+			func() Check { return checkNpm(ctx, r.installs(toolNpm)) },
 			func() Check { return checkMemory() })
 	}
 	if need.Purpose == ForTest {
-		asks = append(asks, func() Check { return checkPython(ctx, r.lacks(PartPython)) }, func() Check { return checkCompiler() })
+		asks = append(asks,
+			func() Check { return checkPython(ctx, r.installs(toolPython)) },
+			func() Check { return checkJava(ctx) },
+			func() Check { return checkMaven(r.installs(toolMaven)) },
+			func() Check { return checkCompiler() })
 	}
 	asks = append(asks, func() Check { return checkDisk(cache.Root, r.Download+r.Installed+workingDisk) })
 
@@ -151,9 +156,9 @@ func (c Cache) checkParts(need Need, r *Report) (ours map[string]bool, checks []
 	return ours, checks
 }
 
-// lacks says whether Ensure would install the part.
-func (r *Report) lacks(name string) bool {
-	return slices.ContainsFunc(r.Missing, func(p Part) bool { return p.Name == name })
+// installs says whether Ensure would run the tool.
+func (r *Report) installs(tool string) bool {
+	return slices.ContainsFunc(r.Missing, func(p Part) bool { return p.tool == tool })
 }
 
 // Faults are the checks that have to be mended before anything can start.
@@ -296,6 +301,30 @@ func checkPython(ctx context.Context, needed bool) Check {
 	return c
 }
 
+// checkJava wants the compiler too: the tests bring Java sources.
+func checkJava(ctx context.Context) Check {
+	fix := fmt.Sprintf("install a JDK %d or newer (Debian: apt-get install default-jdk-headless): tests run Java programs", minJavaMajor)
+	c := checkTool(ctx, tool{subject: "java", minMajor: minJavaMajor, fix: fix})
+	if _, err := exec.LookPath("javac"); err != nil && c.Status == StatusOK {
+		c.Status, c.Found, c.Fix = StatusFault, c.Found+", but no javac", fix
+	}
+	return c
+}
+
+// checkMaven does not ask for the version: Maven takes half a second to tell it,
+// and every version that runs on a Java of today will do.
+func checkMaven(needed bool) Check {
+	c := Check{Subject: "maven", Status: StatusOK}
+	path, err := exec.LookPath(toolMaven)
+	if c.Found = path; err != nil {
+		c.Status, c.Found, c.Fix = StatusFault, "not found", "install Maven (Debian: apt-get install maven): it downloads Java parts"
+		if !needed {
+			c.Status = StatusWarning
+		}
+	}
+	return c
+}
+
 // checkCompiler looks for what the race detector links with.
 func checkCompiler() Check {
 	for _, name := range []string{os.Getenv("CC"), "gcc", "clang"} {
@@ -389,16 +418,20 @@ func ask(ctx context.Context, name string, args ...string) (string, error) {
 	return line, err
 }
 
-var versionPattern = regexp.MustCompile(`(\d+)\.(\d+)`)
+var versionPattern = regexp.MustCompile(`(\d+)(?:\.(\d+))?`)
 
+// version reads the first number in a text; the first release of a Java has no
+// minor one.
 func version(s string) (major, minor int, ok bool) {
 	m := versionPattern.FindStringSubmatch(s)
 	if m == nil {
 		return 0, 0, false
 	}
-	major, errMajor := strconv.Atoi(m[1])
-	minor, errMinor := strconv.Atoi(m[2])
-	return major, minor, errMajor == nil && errMinor == nil
+	major, err := strconv.Atoi(m[1])
+	if err == nil && m[2] != "" {
+		minor, err = strconv.Atoi(m[2])
+	}
+	return major, minor, err == nil
 }
 
 func notFound(err error) string {

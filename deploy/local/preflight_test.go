@@ -14,7 +14,7 @@ func emptyMachine(t *testing.T) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
 	t.Setenv("PATH", bin)
-	for _, name := range []string{EnvLibrary, EnvAzurite, EnvPython, "CC"} {
+	for _, name := range []string{EnvLibrary, EnvAzurite, EnvPython, EnvJavaScript, EnvJava, "CC"} {
 		t.Setenv(name, "")
 	}
 	return bin
@@ -39,7 +39,7 @@ func status(r Report, subject string) Status {
 func TestPreflightNamesEveryFaultAtOnce(t *testing.T) {
 	emptyMachine(t)
 	r := Preflight(t.Context(), Cache{Root: t.TempDir()}, Need{Purpose: ForTest})
-	for _, subject := range []string{"node", "npm", "python", "compiler"} {
+	for _, subject := range []string{"node", "npm", "python", "java", "maven", "compiler"} {
 		if got := status(r, subject); got != StatusFault {
 			t.Errorf("%s: %q, want a fault", subject, got)
 		}
@@ -53,7 +53,7 @@ func TestPreflightNamesEveryFaultAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"node", "npm", "python", "apt-get install"} {
+	for _, want := range []string{"node", "npm", "python", "java", "maven", "apt-get install"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %q: %v", want, err)
 		}
@@ -62,7 +62,7 @@ func TestPreflightNamesEveryFaultAtOnce(t *testing.T) {
 
 func TestPreflightIsQuickWhenToolsAreNot(t *testing.T) {
 	bin := emptyMachine(t)
-	for _, name := range []string{"node", "npm", "python3", "go", "getconf"} {
+	for _, name := range []string{"node", "npm", "python3", "java", "go", "getconf"} {
 		program(t, bin, name, "exec /bin/sleep 30")
 	}
 	began := time.Now()
@@ -89,6 +89,9 @@ func TestPreflightReadsVersions(t *testing.T) {
 		{"old python", "python3", "3.9", "python", StatusFault},
 		{"python", "python3", "3.11", "python", StatusOK},
 		{"python to come", "python3", "3.15", "python", StatusFault},
+		{"old java", "java", "openjdk 11.0.2 2019-01-15", "java", StatusFault},
+		{"java", "java", "openjdk 17.0.15 2025-04-15", "java", StatusOK},
+		{"first release of a java", "java", "openjdk 21 2023-09-19", "java", StatusOK},
 		{"old go", "go", "go1.21.3", "go", StatusFault},
 		{"go", "go", "go1.26.0", "go", StatusOK},
 		{"rubbish", "node", "hello", "node", StatusFault},
@@ -97,6 +100,7 @@ func TestPreflightReadsVersions(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bin := emptyMachine(t)
 			program(t, bin, tt.program, "echo "+tt.prints)
+			program(t, bin, "javac", "")
 			r := Preflight(t.Context(), Cache{Root: t.TempDir()}, Need{Purpose: ForTest})
 			if got := status(r, tt.subject); got != tt.want {
 				t.Errorf("%s: %q, want %q", tt.subject, got, tt.want)
@@ -138,6 +142,32 @@ func TestNpmMayBeAbsentWhenAllIsThere(t *testing.T) {
 	}
 	if len(r.Missing) != 0 {
 		t.Errorf("missing: %v", r.Missing)
+	}
+}
+
+func TestJavaWithoutItsCompilerIsAFault(t *testing.T) {
+	bin := emptyMachine(t)
+	program(t, bin, "java", "echo openjdk 21 2023-09-19")
+	if got := checkJava(t.Context()); got.Status != StatusFault || !strings.Contains(got.Found, "no javac") {
+		t.Errorf("java without javac: %+v", got)
+	}
+}
+
+func TestMavenMayBeAbsentWhenAllIsThere(t *testing.T) {
+	bin := emptyMachine(t)
+	if got := checkMaven(true); got.Status != StatusFault || got.Fix == "" {
+		t.Errorf("maven that is needed: %+v, want a fault", got)
+	}
+	if got := checkMaven(false); got.Status != StatusWarning {
+		t.Errorf("maven that is not needed: %+v, want a warning", got)
+	}
+	program(t, bin, toolMaven, "exit 1")
+	if got := checkMaven(true); got.Status != StatusOK || got.Found != filepath.Join(bin, toolMaven) {
+		t.Errorf("maven: %+v", got)
+	}
+	r := Report{Missing: []Part{javaPart()}}
+	if !r.installs(toolMaven) || r.installs(toolNpm) || r.installs(toolPython) {
+		t.Errorf("the Java part is installed by %q", javaPart().tool)
 	}
 }
 
