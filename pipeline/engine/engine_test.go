@@ -137,6 +137,7 @@ type target struct {
 	windows   uint64
 	rejects   int64
 	away      bool // refuses everything
+	refused   int  // ... so often
 }
 
 func newTarget() *target {
@@ -149,6 +150,7 @@ func (s *target) Land(_ context.Context, b pipeline.BatchID, epoch uint64, p pip
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away {
+		s.refused++
 		return pipeline.ErrTransient
 	}
 	if epoch < s.epoch[b.Shard()] {

@@ -43,8 +43,9 @@ func (w *whole) Plan(_ pipeline.BatchID, pieces []pipeline.Piece, recorded []pip
 	return []pipeline.Piece{all}, nil
 }
 
-// runSinks lets an engine work for a while; the last one drains, the others are killed.
-func runSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, last bool) error {
+// runSinks lets an engine work until a condition holds; the last one drains, the
+// others are killed.
+func runSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, last bool, until func() bool) error {
 	t.Helper()
 	eng, stop := startSinks(t, dir, e, sinks, alloc, func(*engine.Config) {})
 	defer stop()
@@ -56,6 +57,7 @@ func runSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, all
 		e.grow()
 		time.Sleep(20 * time.Millisecond)
 	}
+	waitFor(t, until)
 	if last {
 		eng.Drain(true)
 	} else {
@@ -69,6 +71,22 @@ func runSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, all
 	}
 }
 
+func always() bool { return true }
+
+// has says whether anything has landed; refuses, whether something was to land while
+// the target is away.
+func (s *target) has() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.addresses) > 0
+}
+
+func (s *target) refuses() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused > 0
+}
+
 // Law: two sinks of one pipeline, one of which lands a batch as a whole, hold the
 // same rows once, over hard stops and lost answers, also when a plan would be made
 // otherwise after the restart.
@@ -80,7 +98,7 @@ func TestSinksOfOnePipelineHoldTheSame(t *testing.T) {
 	sinks := []engine.NamedSink{{Sink: s}, {Name: "log", Sink: w}}
 	for round := range 5 {
 		w.server = fmt.Sprint(round)
-		if err := runSinks(t, dir, e, sinks, alloc, round == 4); err != nil {
+		if err := runSinks(t, dir, e, sinks, alloc, round == 4, always); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,30 +118,33 @@ func TestSinksComeAndGo(t *testing.T) {
 	dir := t.TempDir() + "/ledger"
 	e, s, w := newEstate(12, 6), newTarget(), &whole{target: newTarget()}
 	alone, both := []engine.NamedSink{{Sink: s}}, []engine.NamedSink{{Sink: s}, {Name: "log", Sink: w}}
-	if err := runSinks(t, dir, e, alone, memory.DefaultAllocator, false); err != nil {
+	run := func(sinks []engine.NamedSink, last bool, until func() bool) error {
+		return runSinks(t, dir, e, sinks, memory.DefaultAllocator, last, until)
+	}
+	if err := run(alone, false, s.has); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSinks(t, dir, e, both, memory.DefaultAllocator, false); err != nil {
+	if err := run(both, false, w.has); err != nil {
 		t.Fatal(err)
 	}
-	if len(w.addresses) == 0 || len(w.addresses) >= e.written {
+	if len(w.addresses) >= e.written {
 		t.Errorf("the later sink has %d of %d rows", len(w.addresses), e.written)
 	}
 	w.away = true
-	if err := runSinks(t, dir, e, both, memory.DefaultAllocator, false); err != nil {
+	if err := run(both, false, w.refuses); err != nil {
 		t.Fatal(err)
 	}
-	err := runSinks(t, dir, e, alone, memory.DefaultAllocator, true)
+	err := run(alone, true, always)
 	if err == nil || !strings.Contains(err.Error(), `lands in sink "log" too`) {
 		t.Errorf("a sink that went gives %v", err)
 	}
 	w.away = false
-	if err := runSinks(t, dir, e, both, memory.DefaultAllocator, true); err != nil {
+	if err := run(both, true, always); err != nil {
 		t.Fatal(err)
 	}
 	s.wantAll(t, e)
 	// Everything has landed: now it may go.
-	if err := runSinks(t, dir, e, alone, memory.DefaultAllocator, true); err != nil {
+	if err := run(alone, true, always); err != nil {
 		t.Fatal(err)
 	}
 	s.wantAll(t, e)
