@@ -58,6 +58,11 @@ var rules = []rule{
 		may:    with("pipeline", "pipeline/announce", "pipeline/blob", "pipeline/decode", "pipeline/ledger", "pipeline/shard"),
 		why:    "it assembles a pipeline from these parts",
 	},
+	{
+		folder: "pipeline/ledger/azureblob", may: with("pipeline", "pipeline/blob", "pipeline/ledger"),
+		why: "a container of an account, with the account's credentials",
+	},
+	{folder: "pipeline/ledger/ledgertest", may: with("pipeline", "pipeline/ledger"), why: "it is imported by tests only"},
 	{folder: "operators", may: with("pipeline")},
 	{folder: "operators/sketch"},
 	{folder: "sinks", may: with("pipeline")},
@@ -85,6 +90,7 @@ var foreign = []struct {
 }{
 	{"pipeline/decode", []string{"/Azure/", "/azure-sdk", "clickhouse", "franz-go", "amqp"}, "decoders are usable as a library"},
 	{"pipeline/shard", []string{"/Azure/", "/azure-sdk", "clickhouse", "franz-go", "amqp"}, "the core does no I/O"},
+	{"pipeline/ledger", []string{"clickhouse", "franz-go", "amqp"}, "a ledger knows stores, not targets"},
 	{"operators", []string{"/Azure/", "/azure-sdk", "clickhouse", "franz-go", "amqp"}, "operators only compute"},
 	{"pipeline/source/eventhubs/emulator", []string{"/Azure/", "/azure-sdk", "amqp"}, "the SDKs judge it, so it must not be made of them"},
 	{"bench/traffic", []string{"arrow/go", "clickhouse"}, "the simulator makes bytes, as the cloud does"},
@@ -224,7 +230,7 @@ func TestTestsLookDownToo(t *testing.T) {
 }
 
 func TestTestHelpersStayInTests(t *testing.T) {
-	helpers := []string{"pipeline/pipelinetest", "sinks/sinktest", "deploy/local/localtest", "pipeline/blob/blobtest"}
+	helpers := []string{"pipeline/pipelinetest", "sinks/sinktest", "deploy/local/localtest", "pipeline/blob/blobtest", "pipeline/ledger/ledgertest"}
 	for _, p := range packages(t) {
 		from := p.folder()
 		for _, to := range ours(p.Imports) {
@@ -350,6 +356,8 @@ func TestRules(t *testing.T) {
 		{"pipeline/engine", "pipeline/shard", true},
 		{"pipeline/engine", "sinks/clickhouse", false},
 		{"pipeline/shard", "pipeline/engine", false},
+		{"pipeline/shard", "pipeline/ledger/azureblob", false},
+		{"pipeline/ledger", "pipeline/blob", false},
 		{"pipeline/source/eventhubs", "pipeline", true},
 		{"pipeline/source/eventhubs", "pipeline/source/kafka", false},
 		{"pipeline/source/eventhubs/emulator", "pipeline", false},

@@ -2,9 +2,9 @@
 // batches, and from time to time the offsets and operator states behind them.
 // It is the only authority on what has landed.
 //
-// A Store holds named objects; the Directory store keeps them in files. Ledger
-// gives the objects their meaning. Both are called from the goroutines of their
-// users and start none.
+// A Store holds named objects; the Directory store keeps them in files, package
+// azureblob in a container. Ledger gives the objects their meaning. Both are called
+// from the goroutines of their users and start none.
 package ledger
 
 import (
@@ -24,9 +24,12 @@ var (
 
 // Store holds named objects durably. When a call that writes returns nil, the
 // object survives a crash and the loss of power. Names are slash-separated, each
-// part of letters, digits, '-' and '_'.
+// part of letters, digits, '-' and '_'. Every call but Get and List may be repeated
+// after an error of class pipeline.ErrTransient.
 type Store interface {
-	// Create writes a new object, or gives ErrExists and changes nothing.
+	// Create writes a new object, or gives ErrExists and changes nothing. A store
+	// that cannot tell whether its own attempt came through may take an object with
+	// the same bytes for its own: no two owners write the same bytes.
 	Create(ctx context.Context, name string, data []byte) error
 	// Put writes an object in place of an older one, whole or not at all.
 	Put(ctx context.Context, name string, data []byte) error

@@ -3,7 +3,7 @@
 // It speaks the part of the Azure Blob REST protocol that readers of flow logs
 // use: Get Blob and Get Blob Properties with ranges and conditions, List Blobs,
 // and, for writers, Create Container, Put Blob, Put Block, Put Block List and
-// Delete Blob. It is there for what an emulator does not do: 416 at a blob's end,
+// Delete Blob; Put Blob knows If-Match and If-None-Match. It is there for what an emulator does not do: 416 at a blob's end,
 // growth between and during requests, bodies cut at a byte, throttling, redirects,
 // blobs written anew. A test sets a fault for a request, and reads the log of
 // requests afterwards.
@@ -45,6 +45,7 @@ type Request struct {
 	Blob      pipeline.BlobID
 	Range     string // as sent
 	IfMatch   string
+	IfNone    string // the If-None-Match header
 	Query     string
 	Auth      string // the Authorization header
 	Status    int    // 0 while it runs
@@ -60,7 +61,8 @@ type Fault struct {
 	Status int
 	Code   string
 	Header http.Header
-	// Cut closes the connection after CutAfter bytes of the body.
+	// Cut closes the connection after CutAfter bytes of the body. A write happens, and
+	// its answer is lost.
 	Cut      bool
 	CutAfter int64
 	// During runs after the first byte of the body, or after CutAfter bytes.

@@ -62,7 +62,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func describe(r *http.Request) *Request {
 	q := r.URL.Query()
 	log := &Request{
-		Method: r.Method, Op: "other", IfMatch: r.Header.Get("If-Match"), Query: r.URL.RawQuery,
+		Method: r.Method, Op: "other", IfMatch: r.Header.Get("If-Match"), IfNone: r.Header.Get("If-None-Match"), Query: r.URL.RawQuery,
 		Auth: r.Header.Get("Authorization"), UserAgent: r.UserAgent(), Range: r.Header.Get("x-ms-range"),
 	}
 	if log.Range == "" {

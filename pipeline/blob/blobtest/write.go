@@ -20,8 +20,14 @@ func (c *call) write() {
 	}
 	id := c.log.Blob
 	c.s.mu.Lock()
-	status, code, etag := c.s.apply(c.log.Op, id, c.r.URL.Query().Get("blockid"), body)
+	status, code, etag := c.s.refuse(*c.log)
+	if code == "" {
+		status, code, etag = c.s.apply(c.log.Op, id, c.r.URL.Query().Get("blockid"), body)
+	}
 	c.s.mu.Unlock()
+	if c.fault.Cut {
+		panic(http.ErrAbortHandler)
+	}
 	if code != "" {
 		c.fail(status, code)
 		return
@@ -32,6 +38,20 @@ func (c *call) write() {
 		c.w.Header().Set("Last-Modified", c.s.now().UTC().Format(http.TimeFormat))
 	}
 	c.status(status)
+}
+
+// refuse looks at the conditions of Put Blob, under the lock. code is "" when they
+// are met.
+func (s *Server) refuse(r Request) (status int, code, etag string) {
+	o := s.containers[r.Blob.Account+"/"+r.Blob.Container][r.Blob.Path]
+	switch {
+	case r.Op != "put":
+	case r.IfNone == "*" && o != nil:
+		return http.StatusConflict, "BlobAlreadyExists", ""
+	case r.IfMatch != "" && (o == nil || o.etag != r.IfMatch):
+		return http.StatusPreconditionFailed, "ConditionNotMet", ""
+	}
+	return 0, "", ""
 }
 
 // apply changes the state, under the lock.
