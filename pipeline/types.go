@@ -81,11 +81,14 @@ type Unit struct {
 	Offset     int64  `json:"offset"` // first byte in the blob
 	Length     int64  `json:"length"` // bytes
 	Hash       string `json:"hash"`   // xxh3-128 of the bytes, 32 hex digits
-	Rows       int64  `json:"rows"`
+	// Rows counts the rows that land.
+	Rows int64 `json:"rows"`
+	// Filtered counts the rows that filters left out.
+	Filtered int64 `json:"filtered,omitempty"`
 	// Quarantined counts the entries that the unit left in quarantine.
 	Quarantined int64 `json:"quarantined,omitempty"`
-	// MaxTime is the highest event time among its rows, in ms UTC, never ahead of
-	// the clock at fetch plus five minutes; 0 when it has no rows.
+	// MaxTime is the highest event time among its rows, left out or not, in ms UTC,
+	// never ahead of the clock at fetch plus five minutes; 0 when it has no rows.
 	MaxTime int64 `json:"max_time,omitempty"`
 	// Tail holds the last bytes (at most 16) of the blob up to the unit's end, hex:
 	// the next read compares them to see that the blob was not rewritten.
@@ -211,12 +214,14 @@ type Manifest struct {
 	// Sinks are those that the batch lands in, "" being the default one; nil is that
 	// one alone. A sink that is configured later starts with a later batch.
 	Sinks []string `json:"sinks,omitempty"`
+	// Transforms are what the flow rows went through, in order.
+	Transforms []TransformRef `json:"transforms,omitempty"`
 }
 
 // OperatorInput is one batch as operators see it.
 type OperatorInput struct {
 	Batch     BatchID
-	Flows     []arrow.Record // borrowed; schema schemas.Flows
+	Flows     []arrow.Record // borrowed; schema schemas.Flows, or schemas.EnrichedFlows
 	Watermark Watermark
 }
 

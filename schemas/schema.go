@@ -24,8 +24,11 @@ type Column struct {
 
 // Table is one table of the target.
 type Table struct {
-	Name        string
-	Columns     []Column
+	Name    string
+	Columns []Column
+	// Required is how many of the columns, from the first on, every record batch has;
+	// 0 means all. The target fills the others with their defaults.
+	Required    int
 	Engine      string // "MergeTree" unless said otherwise
 	PartitionBy string // ClickHouse expression
 	OrderBy     string // ClickHouse expression list without parentheses
@@ -46,6 +49,15 @@ func (t Table) ArrowSchema() *arrow.Schema {
 		fields[i] = arrow.Field{Name: c.Name, Type: c.Arrow}
 	}
 	return arrow.NewSchema(fields, nil)
+}
+
+// Of gives the table as record batches of n columns have it: cut behind the first
+// n, where Required allows that.
+func (t Table) Of(n int) Table {
+	if t.Required > 0 && n >= t.Required && n < len(t.Columns) {
+		t.Columns, t.Required = t.Columns[:n], 0
+	}
+	return t
 }
 
 // Index gives the place of the named column, or -1.

@@ -21,8 +21,8 @@ type Config struct {
 	// Size of a window: whole seconds that divide a day, so that windows begin at
 	// midnight UTC.
 	Size time.Duration `yaml:"size"`
-	// GroupBy names columns of flows: texts, addresses, ports, protocol. Empty means
-	// one group a window. At most 16.
+	// GroupBy names columns of flows, those of enrichment too: texts, addresses, ports,
+	// protocol, autonomous systems. Empty means one group a window. At most 16.
 	GroupBy []string `yaml:"group_by"`
 	// Sums names counters of flows to add up, modulo 2^64. At most 16.
 	Sums []string `yaml:"sums"`
@@ -127,9 +127,9 @@ func (c Config) faults(path string) []error {
 			fault(list.key, "%d columns, at most %d", len(list.columns), list.most)
 		}
 		for i, name := range list.columns {
-			at := schemas.Flows.Index(name)
+			at := schemas.EnrichedFlows.Index(name)
 			switch {
-			case at < 0 || !list.allowed(schemas.Flows.Columns[at]):
+			case at < 0 || !list.allowed(schemas.EnrichedFlows.Columns[at]):
 				fault(fmt.Sprintf("%s[%d]", list.key, i), "%q, want one of %s", name, allowedColumns(list.allowed))
 			case slices.Contains(list.columns[:i], name):
 				fault(fmt.Sprintf("%s[%d]", list.key, i), "%q is in the list twice", name)
@@ -144,6 +144,8 @@ func canGroup(c schemas.Column) bool {
 	switch kindOf(c.Arrow) {
 	case kindWord, kindName, kindAddress, kindUint8, kindUint16:
 		return true
+	case kindUint32:
+		return c.Source != "address"
 	default:
 		return false
 	}
@@ -160,7 +162,7 @@ func canCountDistinct(c schemas.Column) bool { return canGroup(c) }
 
 func allowedColumns(allowed func(schemas.Column) bool) string {
 	var names []string
-	for _, c := range schemas.Flows.Columns {
+	for _, c := range schemas.EnrichedFlows.Columns {
 		if allowed(c) {
 			names = append(names, c.Name)
 		}
@@ -178,6 +180,7 @@ const (
 	kindAddress      // 16 bytes
 	kindUint8
 	kindUint16
+	kindUint32
 	kindUint64
 )
 
@@ -193,6 +196,8 @@ func kindOf(t arrow.DataType) kind {
 		return kindUint8
 	case t.ID() == arrow.UINT16:
 		return kindUint16
+	case t.ID() == arrow.UINT32:
+		return kindUint32
 	case t.ID() == arrow.UINT64:
 		return kindUint64
 	default:

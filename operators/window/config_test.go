@@ -69,16 +69,17 @@ func TestEveryAllowedColumnMakesATable(t *testing.T) {
 	names := func(allowed func(schemas.Column) bool) []string {
 		return strings.Split(allowedColumns(allowed), ", ")
 	}
-	want := map[string][]string{
-		"group_by": {"cloud", "format", "mac", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "direction", "state", "action", "encryption", "acl_id", "rule", "rule_kind", "flow_log", "target", "blob"},
-		"sums":     {"packets_sent", "bytes_sent", "packets_received", "bytes_received"},
-		"distinct": {"cloud", "format", "mac", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "direction", "state", "action", "encryption", "acl_id", "rule", "rule_kind", "flow_log", "target", "blob"},
+	keys := []string{
+		"cloud", "format", "mac", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "direction", "state", "action", "encryption", "acl_id", "rule", "rule_kind", "flow_log", "target", "blob",
+		"subscription", "resource_group", "vnet", "subnet", "nic", "src_class", "dst_class", "src_name", "dst_name", "src_vnet", "dst_vnet", "src_subnet", "dst_subnet", "src_owner", "dst_owner", "src_tags", "dst_tags", "src_country", "dst_country", "src_asn", "dst_asn", "src_as_org", "dst_as_org",
 	}
+	want := map[string][]string{"group_by": keys, "sums": {"packets_sent", "bytes_sent", "packets_received", "bytes_received"}, "distinct": keys}
 	got := map[string][]string{"group_by": names(canGroup), "sums": names(canSum), "distinct": names(canCountDistinct)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("allowed columns (-want +got):\n%s", diff)
 	}
-	for _, c := range append(lawWindows(), Config{Name: strings.Repeat("n", 48), Size: time.Second, GroupBy: want["group_by"][:16], Sums: want["sums"], Distinct: want["distinct"][:8]}) {
+	for _, c := range append(lawWindows(), Config{Name: strings.Repeat("n", 48), Size: time.Second, GroupBy: want["group_by"][:16], Sums: want["sums"], Distinct: want["distinct"][:8]},
+		Config{Name: "enriched", Size: time.Second, GroupBy: keys[len(keys)-16:], Distinct: keys[len(keys)-8:]}) {
 		if err := Validate([]Config{c}); err != nil {
 			t.Errorf("configuration of %s: %v", c.Name, err)
 		}

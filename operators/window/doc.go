@@ -1,6 +1,6 @@
 // Package window counts flow rows in event-time windows.
 //
-// Record batches of schemas.Flows flow in; rows of the tables windows_<name> flow
+// Record batches of schemas.Flows or schemas.EnrichedFlows flow in; rows of the tables windows_<name> flow
 // out, one row a window and group. A window [start, end) closes once, when the
 // watermark reaches its end; rows that come later become correction rows in the
 // batch that brings them, which add up: sum() over the table is always right.

@@ -9,7 +9,7 @@ import (
 // as they sort: where ids of texts are replaced by their ranks, comparing the words
 // compares the groups.
 type field struct {
-	column int // of schemas.Flows
+	column int // of schemas.EnrichedFlows
 	kind   kind
 	word   int  // first word
 	shift  uint // of the value in the word
@@ -45,7 +45,7 @@ func keyBits(k kind) uint {
 		return 8
 	case kindUint16:
 		return 16
-	case kindName:
+	case kindName, kindUint32:
 		return 32
 	case kindAddress:
 		return 128
@@ -105,6 +105,11 @@ func (f field) fill(keys []uint64, words int, s *source, lo, hi int) {
 		}
 	case kindUint16:
 		for _, v := range s.u16[lo:hi] {
+			keys[at] |= uint64(v) << f.shift
+			at += words
+		}
+	case kindUint32:
+		for _, v := range s.u32[lo:hi] {
 			keys[at] |= uint64(v) << f.shift
 			at += words
 		}

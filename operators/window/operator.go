@@ -52,13 +52,13 @@ func (o *Operator) clear(cfg []Config) {
 
 // source gives the source of a column of flows, one for all windows.
 func (o *Operator) source(name string) *source {
-	column := schemas.Flows.Index(name)
+	column := schemas.EnrichedFlows.Index(name)
 	for _, s := range o.sources {
 		if s.column == column {
 			return s
 		}
 	}
-	s := &source{column: column, kind: kindOf(schemas.Flows.Columns[column].Arrow)}
+	s := &source{column: column, kind: kindOf(schemas.EnrichedFlows.Columns[column].Arrow)}
 	if s.kind == kindWord {
 		s.texts, s.words = newTexts(), new([256]uint8)
 	} else if s.kind == kindName {
@@ -119,8 +119,13 @@ func (o *Operator) Apply(in pipeline.OperatorInput) ([]pipeline.Piece, error) {
 const chunkRows = 512
 
 func (o *Operator) fold(rec arrow.Record) error {
-	if schema := rec.Schema(); schema != flowsSchema && !schema.Equal(flowsSchema) {
+	if schema := rec.Schema(); !schema.Equal(flowsSchema) && !schema.Equal(enrichedSchema) {
 		return fmt.Errorf("schema %v, want that of %s", schema, schemas.Flows.Name)
+	}
+	for _, s := range o.sources {
+		if s.column >= int(rec.NumCols()) {
+			return fmt.Errorf("column %q is not there: it comes with enrichment", schemas.EnrichedFlows.Columns[s.column].Name)
+		}
 	}
 	defer func() {
 		for _, s := range o.sources {

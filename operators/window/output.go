@@ -43,7 +43,7 @@ func newOutput(w *windows, rows int, alloc memory.Allocator) *output {
 	for _, f := range w.fields {
 		var c outField
 		switch f.kind {
-		case kindWord, kindName:
+		case kindWord, kindName, kindUint32:
 			c.u32 = arrow.Uint32Traits.CastFromBytes(o.buffer(4))
 		case kindAddress:
 			c.raw = o.buffer(16)
@@ -110,7 +110,7 @@ func flag(b bool) uint8 {
 
 func (c outField) fill(f field, at int, groups ordered) {
 	switch f.kind {
-	case kindWord, kindName:
+	case kindWord, kindName, kindUint32:
 		for i, entry := range groups.order {
 			c.u32[at+i] = uint32(f.get(groups.key(entry)))
 		}

@@ -12,7 +12,7 @@ import (
 
 // source is one column of the record batch that is being folded, as plain slices.
 type source struct {
-	column   int // of schemas.Flows
+	column   int // of schemas.EnrichedFlows, which begins with those of schemas.Flows
 	kind     kind
 	texts    *texts // of a text column
 	isKey    bool
@@ -21,7 +21,7 @@ type source struct {
 
 	u8     []uint8 // numbers, or codes of words
 	u16    []uint16
-	u32    []uint32 // codes of names
+	u32    []uint32 // numbers, or codes of names
 	u64    []uint64
 	raw    []byte      // addresses, 16 bytes each
 	words  *[256]uint8 // word code -> id
@@ -46,6 +46,8 @@ func (s *source) bind(arr arrow.Array) error {
 		s.u8 = arr.(*array.Uint8).Uint8Values()
 	case kindUint16:
 		s.u16 = arr.(*array.Uint16).Uint16Values()
+	case kindUint32:
+		s.u32 = arr.(*array.Uint32).Uint32Values()
 	case kindUint64:
 		s.u64 = arr.(*array.Uint64).Uint64Values()
 	default:
@@ -110,12 +112,17 @@ func (s *source) hash(lo, hi int) {
 		for i, v := range s.u16[lo:hi] {
 			out[i] = sketch.HashUint64(uint64(v))
 		}
+	case kindUint32:
+		for i, v := range s.u32[lo:hi] {
+			out[i] = sketch.HashUint64(uint64(v))
+		}
 	default:
 		panic("BUG: distinct values of a counter")
 	}
 }
 
 var (
-	flowsSchema = schemas.Flows.ArrowSchema()
-	timeColumn  = schemas.Flows.Index(schemas.Flows.TimeColumn)
+	flowsSchema    = schemas.Flows.ArrowSchema()
+	enrichedSchema = schemas.EnrichedFlows.ArrowSchema()
+	timeColumn     = schemas.Flows.Index(schemas.Flows.TimeColumn)
 )

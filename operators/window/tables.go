@@ -71,7 +71,9 @@ func (c Config) Table() schemas.Table {
 }
 
 // flowColumn gives a column of flows that Validate found to be there.
-func flowColumn(name string) schemas.Column { return schemas.Flows.Columns[schemas.Flows.Index(name)] }
+func flowColumn(name string) schemas.Column {
+	return schemas.EnrichedFlows.Columns[schemas.EnrichedFlows.Index(name)]
+}
 
 // View gives the view windows_<name>_merged: one row for each window and group,
 // with shards' partial rows and corrections added up.

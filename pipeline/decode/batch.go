@@ -1,10 +1,6 @@
 package decode
 
 import (
-	"cmp"
-	"slices"
-	"time"
-
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
@@ -70,7 +66,6 @@ type Batch struct {
 	hint int // the room that the next batch starts with: about that of the last ones
 
 	macs, encryptions, acls, rules, flowLogs, targets, blobs names
-	minTime, maxTime                                         int64 // of all rows
 
 	d    decoder
 	trap func(offset int64) // tests let it panic before a record
@@ -95,7 +90,7 @@ func (b *Batch) Release() {
 
 func (b *Batch) reset() {
 	b.hint = max(b.hint/2, b.n)
-	b.n, b.minTime, b.maxTime = 0, 0, 0
+	b.n = 0
 	for _, d := range b.dictionaries() {
 		d.reset()
 	}
@@ -124,28 +119,12 @@ func (b *Batch) Take(id pipeline.BatchID) arrow.Record {
 	return wrap(b.cols.take(n), dicts, n)
 }
 
-// Flush gives the rows as one piece for each UTC day, in the order of days; within
-// a piece rows keep the order of the input. The batch is empty and reusable
-// afterwards.
+// Flush gives the rows as pieces, as Pieces makes them. The batch is empty and
+// reusable afterwards.
 //
 // Shape: schemas.Flows. The caller releases each piece's record.
 func (b *Batch) Flush(id pipeline.BatchID) []pipeline.Piece {
-	if b.n == 0 {
-		b.Release()
-		return nil
-	}
-	dicts := b.finish(id)
-	defer releaseNames(dicts)
-	if b.minTime/msInDay == b.maxTime/msInDay {
-		piece := b.piece(b.minTime, b.maxTime, distinct(b.cols.mac[:b.n], b.macs.values))
-		n := b.n
-		b.reset()
-		piece.Record = wrap(b.cols.take(n), dicts, n)
-		return []pipeline.Piece{piece}
-	}
-	pieces := b.split(dicts)
-	b.Release()
-	return pieces
+	return Pieces(b.alloc, b.Take(id))
 }
 
 // finish writes the columns that are the same for the whole batch and gives the
@@ -166,53 +145,4 @@ func releaseNames(dicts [columnCount]arrow.Array) {
 			d.Release()
 		}
 	}
-}
-
-// split gathers the rows of each day into a piece of its own.
-func (b *Batch) split(dicts [columnCount]arrow.Array) []pipeline.Piece {
-	byDay := map[int64][]int32{}
-	for i, t := range b.cols.time[:b.n] {
-		byDay[t/msInDay] = append(byDay[t/msInDay], int32(i))
-	}
-	pieces := make([]pipeline.Piece, 0, len(byDay))
-	for _, rows := range byDay {
-		lo, hi := b.cols.time[rows[0]], b.cols.time[rows[0]]
-		macs := make([]uint32, len(rows))
-		for i, r := range rows {
-			lo, hi = min(lo, b.cols.time[r]), max(hi, b.cols.time[r])
-			macs[i] = b.cols.mac[r]
-		}
-		piece := b.piece(lo, hi, distinct(macs, b.macs.values))
-		piece.Rows = int64(len(rows))
-		piece.Record = wrap(b.cols.gather(b.alloc, rows), dicts, len(rows))
-		pieces = append(pieces, piece)
-	}
-	slices.SortFunc(pieces, func(x, y pipeline.Piece) int { return cmp.Compare(x.MinTime, y.MinTime) })
-	return pieces
-}
-
-func (b *Batch) piece(lo, hi int64, macs []string) pipeline.Piece {
-	return pipeline.Piece{PieceRef: pipeline.PieceRef{
-		Table: schemas.Flows.Name, Partition: time.UnixMilli(lo).UTC().Format("20060102"),
-		Rows: int64(b.n), MinTime: lo, MaxTime: hi, MACs: macs,
-	}}
-}
-
-// distinct lists the names that the codes use, sorted; nil when they are too many
-// for a probe by name.
-func distinct(codes []uint32, values []string) []string {
-	seen := make([]bool, len(values))
-	var out []string
-	for _, c := range codes {
-		if seen[c] {
-			continue
-		}
-		if len(out) == maxMACs {
-			return nil
-		}
-		seen[c] = true
-		out = append(out, values[c])
-	}
-	slices.Sort(out)
-	return out
 }

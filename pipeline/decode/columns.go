@@ -132,37 +132,6 @@ func (c *columns) release() {
 	*c = columns{}
 }
 
-// gather copies the given rows of every column into new buffers.
-func (c *columns) gather(alloc memory.Allocator, rows []int32) [columnCount]*memory.Buffer {
-	var out [columnCount]*memory.Buffer
-	for i, w := range widths {
-		out[i] = memory.NewResizableBuffer(alloc)
-		out[i].Resize(len(rows) * w)
-		from, to := c.buffers[i].Bytes(), out[i].Bytes()
-		switch w {
-		case 1:
-			pick(to, from, rows)
-		case 2:
-			pick(arrow.Uint16Traits.CastFromBytes(to), arrow.Uint16Traits.CastFromBytes(from), rows)
-		case 4:
-			pick(arrow.Uint32Traits.CastFromBytes(to), arrow.Uint32Traits.CastFromBytes(from), rows)
-		case 8:
-			pick(arrow.Uint64Traits.CastFromBytes(to), arrow.Uint64Traits.CastFromBytes(from), rows)
-		default:
-			for j, r := range rows {
-				copy(to[j*w:(j+1)*w], from[int(r)*w:])
-			}
-		}
-	}
-	return out
-}
-
-func pick[T any](to, from []T, rows []int32) {
-	for j, r := range rows {
-		to[j] = from[r]
-	}
-}
-
 // fill sets every element; copy doubles what is set, which runs at memory speed.
 func fill[T comparable](s []T, v T) {
 	if len(s) == 0 {

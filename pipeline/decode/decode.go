@@ -95,10 +95,6 @@ func (d *decoder) finish() Result {
 	if b.n > d.first {
 		fill(d.c.blob[d.first:b.n], b.blobs.code([]byte(d.r.Blob)))
 		fill(d.c.generation[d.first:b.n], d.r.Generation)
-		if d.first == 0 {
-			b.minTime, b.maxTime = d.res.MinTime, d.res.MaxTime
-		}
-		b.minTime, b.maxTime = min(b.minTime, d.res.MinTime), max(b.maxTime, d.res.MaxTime)
 	}
 	d.res.Rows = b.n - d.first
 	res := d.res

@@ -64,8 +64,9 @@ CREATE TABLE IF NOT EXISTS `millrace`.`batches`
     `offset` UInt64 COMMENT 'First byte of the range in the blob. Unit: bytes. Source: unit.',
     `length` UInt64 COMMENT 'Length of the range. Unit: bytes. Source: unit.',
     `hash` String COMMENT 'xxh3-128 of the range, hex. Source: unit.',
-    `rows` UInt64 COMMENT 'Rows that the range became. Unit: rows. Source: unit.',
-    `quarantined` UInt64 COMMENT 'Entries that the range left in quarantine. Source: unit.'
+    `rows` UInt64 COMMENT 'Rows that the range became and that landed. Unit: rows. Source: unit.',
+    `quarantined` UInt64 COMMENT 'Entries that the range left in quarantine. Source: unit.',
+    `filtered` UInt64 COMMENT 'Rows of the range that filters left out. Unit: rows. Source: unit.'
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(committed)
@@ -96,6 +97,30 @@ ENGINE = MergeTree
 ORDER BY (ledger, shard, epoch)
 SETTINGS fsync_after_insert=1, fsync_part_directory=1, non_replicated_deduplication_window=0
 COMMENT 'Epochs of shard owners.';
+
+-- with enrichment, flows also has `subscription` LowCardinality(String) COMMENT 'Subscription of what is logged. Source: target.'
+-- with enrichment, flows also has `resource_group` LowCardinality(String) COMMENT 'Resource group of what is logged. Source: target.'
+-- with enrichment, flows also has `vnet` LowCardinality(String) COMMENT 'Virtual network of what is logged, where its id names one. Source: target.'
+-- with enrichment, flows also has `subnet` LowCardinality(String) COMMENT 'Subnet of what is logged, where its id names one. Source: target.'
+-- with enrichment, flows also has `nic` LowCardinality(String) COMMENT 'Network interface of what is logged, where its id names one. Source: target.'
+-- with enrichment, flows also has `src_class` LowCardinality(String) COMMENT 'Class of the source address. public, private, cgnat, loopback and so on. Source: src_ip.'
+-- with enrichment, flows also has `dst_class` LowCardinality(String) COMMENT 'Class of the destination address. public, private, cgnat, loopback and so on. Source: dst_ip.'
+-- with enrichment, flows also has `src_name` LowCardinality(String) COMMENT 'Name of the source address. Source: names file.'
+-- with enrichment, flows also has `dst_name` LowCardinality(String) COMMENT 'Name of the destination address. Source: names file.'
+-- with enrichment, flows also has `src_vnet` LowCardinality(String) COMMENT 'Virtual network of the source address. Source: names file.'
+-- with enrichment, flows also has `dst_vnet` LowCardinality(String) COMMENT 'Virtual network of the destination address. Source: names file.'
+-- with enrichment, flows also has `src_subnet` LowCardinality(String) COMMENT 'Subnet of the source address. Source: names file.'
+-- with enrichment, flows also has `dst_subnet` LowCardinality(String) COMMENT 'Subnet of the destination address. Source: names file.'
+-- with enrichment, flows also has `src_owner` LowCardinality(String) COMMENT 'Owner of the source address. Source: names file.'
+-- with enrichment, flows also has `dst_owner` LowCardinality(String) COMMENT 'Owner of the destination address. Source: names file.'
+-- with enrichment, flows also has `src_tags` LowCardinality(String) COMMENT 'Tags of the source address. Source: names file.'
+-- with enrichment, flows also has `dst_tags` LowCardinality(String) COMMENT 'Tags of the destination address. Source: names file.'
+-- with enrichment, flows also has `src_country` LowCardinality(String) COMMENT 'Country of the source address. ISO 3166 alpha-2. Source: country file.'
+-- with enrichment, flows also has `dst_country` LowCardinality(String) COMMENT 'Country of the destination address. ISO 3166 alpha-2. Source: country file.'
+-- with enrichment, flows also has `src_asn` UInt32 COMMENT 'Autonomous system of the source address. 0 when unknown. Source: asn file.' CODEC(ZSTD(1))
+-- with enrichment, flows also has `dst_asn` UInt32 COMMENT 'Autonomous system of the destination address. 0 when unknown. Source: asn file.' CODEC(ZSTD(1))
+-- with enrichment, flows also has `src_as_org` LowCardinality(String) COMMENT 'Organization behind the autonomous system of the source address. Source: asn file.'
+-- with enrichment, flows also has `dst_as_org` LowCardinality(String) COMMENT 'Organization behind the autonomous system of the destination address. Source: asn file.'
 
 CREATE OR REPLACE VIEW `millrace`.`flows_readable` AS
 SELECT * REPLACE (

@@ -68,6 +68,7 @@ func batchRows(manifests []pipeline.Manifest) arrow.Record {
 			b.Field(schemas.Batches.Index("hash")).(*array.StringBuilder).Append(u.Hash)
 			number("rows", uint64(u.Rows))
 			number("quarantined", uint64(u.Quarantined))
+			number("filtered", uint64(u.Filtered))
 		}
 	}
 	return b.NewRecord()

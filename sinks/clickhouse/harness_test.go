@@ -105,10 +105,10 @@ func open(t testing.TB, c Config, tables ...schemas.Table) *Sink {
 }
 
 // ready gives a sink on a new database with its tables, dropped with the test.
-func ready(t testing.TB) *Sink {
+func ready(t testing.TB, tables ...schemas.Table) *Sink {
 	t.Helper()
 	c := config(t, server(t).HTTPURL)
-	s := open(t, c)
+	s := open(t, c, tables...)
 	if err := s.Setup(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -59,6 +59,9 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 	if err != nil {
 		return wrap(err)
 	}
+	if piece.Record != nil {
+		t = t.Of(int(piece.Record.NumCols()))
+	}
 	if err := checkPiece(t, piece); err != nil {
 		return wrap(err)
 	}
