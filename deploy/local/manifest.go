@@ -1,6 +1,6 @@
 // Package local finds, checks and installs the real parts that a demo and the
-// tests run against: the ClickHouse library, Azurite, and, for tests only, the
-// official clients of other languages.
+// tests run against: the ClickHouse library, Azurite, and, for tests only, a Kafka
+// broker and the official clients of other languages.
 //
 // What flows in: a cache folder and a purpose. What flows out: a report of what
 // this machine has and lacks, and, after Ensure, paths. Every part is pinned by
@@ -109,7 +109,7 @@ func Parts(purpose Purpose) []Part {
 	case ForDemo:
 		return []Part{clickhousePart(), azuritePart()}
 	case ForTest:
-		return []Part{clickhousePart(), azuritePart(), pythonPart(), javaScriptPart(), javaPart()}
+		return []Part{clickhousePart(), azuritePart(), pythonPart(), javaScriptPart(), javaPart(), kafkaPart(), kcatPart()}
 	case ForBuild:
 	}
 	return nil
@@ -177,6 +177,7 @@ const (
 	toolNpm    = "npm"
 	toolPython = "python3"
 	toolMaven  = "mvn"
+	toolApt    = "apt-get"
 )
 
 // Cache is the folder that installed parts are kept in.
@@ -197,6 +198,9 @@ func (c Cache) Path(p Part) string {
 	if own := os.Getenv(p.Env); own != "" {
 		return own
 	}
+	if own := p.inPath(); own != "" {
+		return own
+	}
 	return filepath.Join(c.dir(p), p.file)
 }
 
@@ -214,6 +218,9 @@ func (c Cache) Present(p Part) (bool, error) {
 		if info.IsDir() {
 			return false, fmt.Errorf("%s: %q is a folder, want the file", p.Env, own)
 		}
+		return true, nil
+	}
+	if p.inPath() != "" {
 		return true, nil
 	}
 	mark, err := os.ReadFile(c.marker(p))

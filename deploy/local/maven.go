@@ -38,12 +38,12 @@ func installMaven(in *installation, pom, sums []byte) error {
 	if err := in.run("install", in.work, in.part.Installed, func() int64 { return treeSize(in.out) }, "mvn", args...); err != nil {
 		return err
 	}
-	return verifyJars(in.out, sums)
+	return verifySums(in.out, sums)
 }
 
-// verifyJars compares a folder with a list of checksums: each file that is listed
+// verifySums compares a folder with a list of checksums: each file that is listed
 // must be there as it is listed, and no other.
-func verifyJars(dir string, sums []byte) error {
+func verifySums(dir string, sums []byte) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

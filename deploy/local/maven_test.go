@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -79,5 +80,25 @@ func TestMavenProjectsArePinned(t *testing.T) {
 	other := mavenPart(part, javaProject, append([]byte("x"), javaSums...))
 	if other.folder == part.folder || other.Checksum == part.Checksum {
 		t.Error("another list of checksums is the same part")
+	}
+}
+
+// A kcat that the machine has is taken; nothing is downloaded then.
+func TestKcatInPathIsTaken(t *testing.T) {
+	bin := emptyMachine(t)
+	cache := Cache{Root: t.TempDir()}
+	if ok, err := cache.Present(kcatPart()); ok || err != nil {
+		t.Fatalf("present on an empty machine: %t, %v", ok, err)
+	}
+	program(t, bin, "kcat", "exit 0")
+	if ok, err := cache.Present(kcatPart()); !ok || err != nil || cache.Path(kcatPart()) != filepath.Join(bin, "kcat") {
+		t.Errorf("present: %t, %v, path %q", ok, err, cache.Path(kcatPart()))
+	}
+}
+
+func TestPackagesOfDebianAreNamedWithVersions(t *testing.T) {
+	want := []string{"kcat=1.7.1-2", "librdkafka1=2.0.2-1", "libyajl2=2.1.0-3+deb12u2", "liblz4-1=1.9.4-1"}
+	if got := debianPackages(kcatSums); !slices.Equal(got, want) {
+		t.Errorf("packages %q, want %q", got, want)
 	}
 }

@@ -3,15 +3,21 @@
 package localtest
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/deploy/local/servers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -83,4 +89,37 @@ func TestAzuriteKeepsABlob(t *testing.T) {
 	if err != nil || string(body) != "{}" {
 		t.Errorf("blob = %q, %v, want {}", body, err)
 	}
+}
+
+// TestKafkaKeepsMessagesOverKill lets kcat, a client of others, write and read.
+func TestKafkaKeepsMessagesOverKill(t *testing.T) {
+	kcat, dir := Kcat(t), t.TempDir()
+	k := StartKafkaIn(t, servers.KafkaOptions{Dir: dir})
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kadm.NewClient(client).CreateTopic(t.Context(), 1, 1, nil, "words"); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	run(t, "one\ntwo\n", kcat, "-P", "-b", k.Addr, "-t", "words")
+	k.Kill()
+	k = StartKafkaIn(t, servers.KafkaOptions{Dir: dir, Port: k.Port})
+	if got := run(t, "", kcat, "-C", "-q", "-e", "-b", k.Addr, "-t", "words"); got != "one\ntwo\n" {
+		t.Errorf("after kill -9 and restart: %q, want two words", got)
+	}
+}
+
+func run(t *testing.T, input, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %v: %v", name, args, err)
+	}
+	return string(out)
 }

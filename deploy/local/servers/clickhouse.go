@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 
 	"github.com/millrace/millrace/deploy/local/process"
 )
@@ -72,7 +71,7 @@ func startClickHouse(ctx context.Context, o ClickHouseOptions) (*ClickHouse, err
 		return nil, err
 	}
 	defer bound(ports)
-	ready := &lineSignal{prefix: []byte("ready "), seen: make(chan struct{})}
+	ready := newLineSignal(func(line []byte) bool { return bytes.HasPrefix(line, []byte("ready ")) })
 	release(ports)
 	p, err := process.Start(process.Config{
 		Name:    "clickhouse",
@@ -126,29 +125,4 @@ func (o ClickHouseOptions) arguments(httpPort, tcpPort int) []string {
 		args = append(args, "--log-file", o.ServerLog)
 	}
 	return args
-}
-
-// lineSignal is a writer that closes seen at the first line with the prefix.
-type lineSignal struct {
-	prefix []byte
-	seen   chan struct{}
-
-	once sync.Once
-	line []byte
-}
-
-// Write keeps at most one line, of which only the beginning matters.
-func (s *lineSignal) Write(b []byte) (int, error) {
-	for _, c := range b {
-		switch {
-		case c == '\n':
-			if bytes.HasPrefix(s.line, s.prefix) {
-				s.once.Do(func() { close(s.seen) })
-			}
-			s.line = s.line[:0]
-		case len(s.line) < len(s.prefix):
-			s.line = append(s.line, c)
-		}
-	}
-	return len(b), nil
 }

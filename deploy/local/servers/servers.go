@@ -1,5 +1,6 @@
 // Package servers starts the real servers a demo or a test runs against:
-// ClickHouse out of libchdb, and Azurite, the blob storage emulator.
+// ClickHouse out of libchdb, Azurite, the blob storage emulator, and a Kafka
+// broker.
 //
 // What flows in: where the parts are and which ports are preferred. What flows
 // out: a child process that answers, and its addresses on 127.0.0.1. The
@@ -11,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/deploy/local/process"
@@ -77,4 +79,36 @@ func bound(ports []*process.Port) {
 	for _, p := range ports {
 		p.Bound()
 	}
+}
+
+// lineSignal is a writer that closes seen at the first line that matches.
+type lineSignal struct {
+	match func(line []byte) bool
+	seen  chan struct{}
+
+	once sync.Once
+	line []byte
+}
+
+// lineLimit bounds how much of a line is looked at.
+const lineLimit = 1 << 10
+
+func newLineSignal(match func(line []byte) bool) *lineSignal {
+	return &lineSignal{match: match, seen: make(chan struct{})}
+}
+
+// Write keeps at most one line.
+func (s *lineSignal) Write(b []byte) (int, error) {
+	for _, c := range b {
+		switch {
+		case c == '\n':
+			if s.match(s.line) {
+				s.once.Do(func() { close(s.seen) })
+			}
+			s.line = s.line[:0]
+		case len(s.line) < lineLimit:
+			s.line = append(s.line, c)
+		}
+	}
+	return len(b), nil
 }
