@@ -165,38 +165,6 @@ type PieceRef struct {
 	Server    string   `json:"server,omitempty"`
 }
 
-// Piece is what lands at one time, as a whole or not at all. In ClickHouse it is one
-// INSERT: one record batch, one block, one part.
-//
-// Ownership: whoever holds the piece releases it once.
-type Piece struct {
-	PieceRef
-	Record arrow.Record
-	// Parts are the pieces that land as one, in a sink that plans so; Record is nil
-	// then and Rows is their sum.
-	Parts []Piece
-}
-
-// Retain keeps the piece's rows for one more holder.
-func (p Piece) Retain() {
-	if p.Record != nil {
-		p.Record.Retain()
-	}
-	for _, part := range p.Parts {
-		part.Retain()
-	}
-}
-
-// Release lets go of the piece's rows.
-func (p Piece) Release() {
-	if p.Record != nil {
-		p.Record.Release()
-	}
-	for _, part := range p.Parts {
-		part.Release()
-	}
-}
-
 // Manifest is the durable intent of one batch: with the bytes of its units it
 // decides everything that lands.
 type Manifest struct {

@@ -62,7 +62,7 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 	if piece.Record != nil {
 		t = t.Of(int(piece.Record.NumCols()))
 	}
-	if err := checkPiece(t, piece); err != nil {
+	if err := piece.Check(t); err != nil {
 		return wrap(err)
 	}
 	if piece.Rows == 0 {

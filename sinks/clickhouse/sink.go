@@ -15,9 +15,6 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
-// MaxPieceRows is the most rows a piece may have.
-const MaxPieceRows = 500_000
-
 // Sink lands pieces in one ClickHouse server. It is safe for concurrent use.
 type Sink struct {
 	client *client

@@ -1,4 +1,4 @@
-package clickhouse
+package pipeline
 
 import (
 	"errors"
@@ -8,20 +8,55 @@ import (
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
 
-	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
 )
 
-// partitionName is what a partition may be called: it stands in query ids.
+// Piece is what lands at one time, as a whole or not at all. In ClickHouse it is one
+// INSERT: one record batch, one block, one part.
+//
+// Ownership: whoever holds the piece releases it once.
+type Piece struct {
+	PieceRef
+	Record arrow.Record
+	// Parts are the pieces that land as one, in a sink that plans so; Record is nil
+	// then and Rows is their sum.
+	Parts []Piece
+}
+
+// Retain keeps the piece's rows for one more holder.
+func (p Piece) Retain() {
+	if p.Record != nil {
+		p.Record.Retain()
+	}
+	for _, part := range p.Parts {
+		part.Retain()
+	}
+}
+
+// Release lets go of the piece's rows.
+func (p Piece) Release() {
+	if p.Record != nil {
+		p.Record.Release()
+	}
+	for _, part := range p.Parts {
+		part.Release()
+	}
+}
+
+// MaxPieceRows is the most rows that a record of a piece may have.
+const MaxPieceRows = 500_000
+
+// partitionName is what a partition may be called: it stands in the names of queries
+// and files.
 var partitionName = regexp.MustCompile(`^[A-Za-z0-9_]{0,64}$`)
 
-// checkPiece refuses a piece whose reference does not describe its record. The
-// reference is what a probe looks for: rows outside of it would be landed twice,
-// so this is checked before anything is sent. Two passes over two columns: about
-// 1 ms for 500,000 rows.
-func checkPiece(t schemas.Table, p pipeline.Piece) error {
+// Check refuses a piece whose reference does not describe its record, which has the
+// columns of t. The reference is what a probe looks for: rows outside of it would be
+// landed twice, so a sink checks before it sends anything. Two passes over two
+// columns: about 1 ms for 500,000 rows.
+func (p Piece) Check(t schemas.Table) error {
 	if !partitionName.MatchString(p.Partition) {
-		return fmt.Errorf("BUG: partition is no plain name")
+		return errors.New("BUG: partition is no plain name")
 	}
 	if p.Record == nil {
 		return errors.New("BUG: the piece has no record")
@@ -45,12 +80,12 @@ func checkPiece(t schemas.Table, p pipeline.Piece) error {
 		}
 	}
 	if t.TimeColumn != "" {
-		if err := checkTimes(p, p.Record.Column(t.Index(t.TimeColumn))); err != nil {
+		if err := p.checkTimes(p.Record.Column(t.Index(t.TimeColumn))); err != nil {
 			return err
 		}
 	}
 	if t.MACColumn != "" && len(p.MACs) > 0 {
-		return checkMACs(p, p.Record.Column(t.Index(t.MACColumn)))
+		return p.checkMACs(p.Record.Column(t.Index(t.MACColumn)))
 	}
 	return nil
 }
@@ -69,7 +104,7 @@ func sameSchema(t schemas.Table, have *arrow.Schema) error {
 	return nil
 }
 
-func checkTimes(p pipeline.Piece, col arrow.Array) error {
+func (p Piece) checkTimes(col arrow.Array) error {
 	times, ok := col.(*array.Timestamp)
 	if !ok {
 		return fmt.Errorf("BUG: the time column is %v, want a timestamp", col.DataType())
@@ -84,7 +119,7 @@ func checkTimes(p pipeline.Piece, col arrow.Array) error {
 	return nil
 }
 
-func checkMACs(p pipeline.Piece, col arrow.Array) error {
+func (p Piece) checkMACs(col arrow.Array) error {
 	macs, ok := col.(*array.Dictionary)
 	if !ok {
 		return nil // Text without a dictionary: nobody promised one.
