@@ -27,6 +27,7 @@ type runFlags struct {
 	endOfInput    bool
 	dieWithParent bool
 	verbose       bool
+	logFormat     string
 }
 
 // newRunCommand makes `millrace run`.
@@ -46,6 +47,7 @@ the next start finishes what was under way.`,
 	}
 	cmd.Flags().StringVarP(&f.config, "config", "c", "millrace.yaml", "configuration file")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", telemetry.LogText, "format of the log on standard error: text or json")
 	cmd.Flags().BoolVar(&f.endOfInput, "end-of-input-on-stop", false, "a soft stop is the end of the input: look at everything once more and close every window")
 	cmd.Flags().BoolVar(&f.dieWithParent, "die-with-parent", false, "end at once when standard input closes")
 	_ = cmd.Flags().MarkHidden("die-with-parent")
@@ -64,7 +66,11 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	handler, err := telemetry.NewHandler(cmd.ErrOrStderr(), f.logFormat, level)
+	if err != nil {
+		return usageErrorf("--log-format: %w", err)
+	}
+	local := slog.New(handler) // of this process alone; parts get the one that telemetry makes
 	if f.dieWithParent {
 		process.WatchParent(func() { os.Exit(1) })
 		signal.Ignore(os.Interrupt, syscall.SIGHUP)
@@ -75,16 +81,17 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	started := make(chan *engine.Engine, 1)
-	go f.stopOnSignal(ctx, cancel, signals, started, log)
-	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: log})
+	go f.stopOnSignal(ctx, cancel, signals, started, local)
+	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: local})
 	if err != nil {
 		return err
 	}
+	log := t.Logger()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		defer cancel()
 		if err := t.Shutdown(ctx); err != nil {
-			log.Warn("telemetry", slog.Any("cause", err))
+			local.Warn("telemetry", slog.Any("cause", err))
 		}
 	}()
 	const scope = "github.com/millrace/millrace"

@@ -1,14 +1,14 @@
-// Package telemetry is where metrics and traces leave a process.
+// Package telemetry is where metrics, traces and log records leave a process.
 //
-// Instruments and spans flow in from providers that parts are given; out flow a
-// Prometheus page with /healthz and /readyz over HTTP, and spans over OTLP when the
-// environment names a receiver. Nothing else leaves the process: no names of hosts,
-// no command lines.
+// Instruments, spans and lines flow in from what parts are given: a meter, a tracer,
+// a logger. Out flow a Prometheus page with /healthz and /readyz over HTTP, lines on
+// standard error, and all three signals over OTLP when the environment names a
+// receiver. Nothing else leaves the process: no names of hosts, no command lines.
 //
-// Start starts one goroutine that serves HTTP, and the SDK's own that sends spans;
+// Start starts one goroutine that serves HTTP, and the SDK's own that send;
 // Shutdown waits for all of them. No global provider is set: whoever measures is
-// handed a meter. Only the error handler of OpenTelemetry is global, as the library
-// has no other, and it goes to the logger.
+// handed a meter. Only the error handler and the logger of OpenTelemetry itself are
+// global, as the library has no others, and they go to the logger that Start got.
 package telemetry
 
 import (
@@ -18,19 +18,19 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -55,8 +55,9 @@ type Config struct {
 	// Ready says why the process cannot do its work yet, or nil. It has two seconds.
 	// Without it the process counts as starting until SetReady.
 	Ready func(context.Context) error
-	// Logger gets what goes wrong in telemetry itself, at most one line a minute; nil
-	// means none.
+	// Logger writes lines on this machine; what parts log with is Telemetry.Logger. It
+	// gets what goes wrong in telemetry itself, at most one line a minute; nil means
+	// none.
 	Logger *slog.Logger
 }
 
@@ -90,6 +91,10 @@ type Telemetry struct {
 	meters *sdkmetric.MeterProvider
 	tracer trace.TracerProvider
 	spans  *sdktrace.TracerProvider // nil when no spans are sent
+	logs   *sdklog.LoggerProvider   // nil when no log records are sent
+	logger *slog.Logger
+	limit  *limiter
+	mask   *strings.Replacer // of secrets in texts of OpenTelemetry's own
 	ready  atomic.Pointer[func(context.Context) error]
 	page   *page // nil without Listen
 }
@@ -110,7 +115,10 @@ func start(ctx context.Context, cfg Config, limits limits) (*Telemetry, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	otel.SetErrorHandler(quiet(logger))
+	mask := headerMask()
+	own := masked{logger.Handler(), mask}
+	otel.SetErrorHandler(quiet(slog.New(own)))
+	otel.SetLogger(logr.FromSlogHandler(own))
 	res, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithAttributes(semconv.ServiceName(cfg.ServiceName), semconv.ServiceVersion(cfg.Version)),
@@ -118,13 +126,21 @@ func start(ctx context.Context, cfg Config, limits limits) (*Telemetry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe the process for telemetry: %w", err)
 	}
-	t := &Telemetry{}
+	t := &Telemetry{mask: mask}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if t.meters, err = newMeters(res, registry); err != nil {
+	to, err := newExporters(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if err := t.startSpans(ctx, res); err != nil {
+	if t.meters, err = newMeters(res, registry, to.metrics); err != nil {
+		return nil, err
+	}
+	if to.logs != nil {
+		t.logs = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(sdklog.NewBatchProcessor(to.logs)))
+	}
+	t.newLogger(logger.Handler())
+	if err := t.startSpans(res, to.traces); err != nil {
 		return nil, errors.Join(err, t.Shutdown(ctx))
 	}
 	ready := cfg.Ready
@@ -149,7 +165,9 @@ const maxSeries = 2000
 // machine takes milliseconds, the longest INSERT minutes.
 var seconds = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
 
-func newMeters(res *resource.Resource, registry *prometheus.Registry) (*sdkmetric.MeterProvider, error) {
+// newMeters makes the provider of the page and, when there is one, of the exporter,
+// which sends every OTEL_METRIC_EXPORT_INTERVAL, a minute by default.
+func newMeters(res *resource.Resource, registry *prometheus.Registry, sender sdkmetric.Exporter) (*sdkmetric.MeterProvider, error) {
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
 	if err != nil {
 		return nil, fmt.Errorf("make the metrics exporter: %w", err)
@@ -157,48 +175,50 @@ func newMeters(res *resource.Resource, registry *prometheus.Registry) (*sdkmetri
 	durations := sdkmetric.NewView(
 		sdkmetric.Instrument{Kind: sdkmetric.InstrumentKindHistogram, Unit: "s"},
 		sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: seconds}})
-	return sdkmetric.NewMeterProvider(sdkmetric.WithResource(res), sdkmetric.WithReader(exporter),
-		sdkmetric.WithView(durations), sdkmetric.WithCardinalityLimit(maxSeries)), nil
+	options := []sdkmetric.Option{
+		sdkmetric.WithResource(res), sdkmetric.WithReader(exporter), sdkmetric.WithView(durations), sdkmetric.WithCardinalityLimit(maxSeries),
+	}
+	if sender != nil {
+		options = append(options, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(sender)))
+	}
+	return sdkmetric.NewMeterProvider(options...), nil
 }
 
-// Environment variables of OpenTelemetry that name a receiver of spans. The
-// exporter reads these and the others (headers, certificates, time-outs) itself.
-var endpointVariables = []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
-
-// startSpans sends spans when the environment names a receiver, and drops them
+// startSpans sends spans when there is somewhere to send them, and drops them
 // otherwise.
-func (t *Telemetry) startSpans(ctx context.Context, res *resource.Resource) error {
+func (t *Telemetry) startSpans(res *resource.Resource, exporter sdktrace.SpanExporter) error {
 	t.tracer = tracenoop.NewTracerProvider()
-	wanted := false
-	for _, name := range endpointVariables {
-		value := os.Getenv(name)
-		if value == "" {
-			continue
-		}
-		u, err := url.Parse(value)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("send traces: environment variable %s: want http://host:port or https://host:port", name)
-		}
-		wanted = true
-	}
-	if !wanted || strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+	if exporter == nil {
 		return nil
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	sampler, err := newSampler()
 	if err != nil {
 		return fmt.Errorf("send traces: %w", err)
 	}
+	limits := sdktrace.NewSpanLimits() // what the environment says
+	if os.Getenv("OTEL_SPAN_LINK_COUNT_LIMIT") == "" {
+		limits.LinkCountLimit = linkLimit
+	}
 	// The queue holds 2,048 spans and drops what does not fit; it never blocks.
-	t.spans = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter))
+	t.spans = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter),
+		sdktrace.WithSampler(sampler), sdktrace.WithRawSpanLimits(limits))
 	t.tracer = t.spans
 	return nil
 }
+
+// linkLimit is how many links a span may have: a commit links to every read of its
+// byte ranges, several hundred in a large estate. The specification's default is 128.
+const linkLimit = 1024
 
 // Meter gives the meter of a part, named by its import path.
 func (t *Telemetry) Meter(name string) metric.Meter { return t.meters.Meter(name) }
 
 // Tracer gives the tracer of a part, named by its import path.
 func (t *Telemetry) Tracer(name string) trace.Tracer { return t.tracer.Tracer(name) }
+
+// Logger gives what parts log with. A line that is repeated more than ten times a
+// minute is held back, and another one says how often.
+func (t *Telemetry) Logger() *slog.Logger { return t.logger }
 
 // SetReady replaces the function that says why the process cannot do its work.
 // Safe at any time.
@@ -229,7 +249,7 @@ func (t *Telemetry) URL() string {
 	return "http://" + t.page.addr
 }
 
-// Shutdown ends the page, sends what spans are left, and waits for all goroutines.
+// Shutdown ends the page, sends what is left, and waits for all goroutines.
 // What is not done when ctx ends is dropped.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	var faults []error
@@ -240,8 +260,13 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 		faults = append(faults, t.spans.Shutdown(ctx))
 	}
 	faults = append(faults, t.meters.Shutdown(ctx))
+	t.limit.close()
+	if t.logs != nil {
+		faults = append(faults, t.logs.Shutdown(ctx))
+	}
 	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("stop telemetry: %w", err)
+		// No cause that could be asked for: its text may hold a receiver's answer.
+		return errors.New(t.mask.Replace("stop telemetry: " + err.Error()))
 	}
 	return nil
 }
