@@ -13,6 +13,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 
 	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/schemas/rowtext"
 )
 
 // tableWriter prints the columns that people look at first, aligned. Widths are
@@ -21,7 +22,7 @@ type tableWriter struct {
 	out    *bufio.Writer
 	widths []int
 	begun  bool
-	clock  clock
+	clock  rowtext.Clock
 }
 
 var (
@@ -49,7 +50,7 @@ func (t *tableWriter) write(rec arrow.Record) error {
 	column := func(name string) arrow.Array { return rec.Column(schemas.Flows.Index(name)) }
 	texts := func(name string) func(int) string {
 		c := column(name).(*array.Dictionary)
-		words := dictionaryTexts(c)
+		words := rowtext.Words(c)
 		for i := range words {
 			words[i] = printable(words[i])
 		}
@@ -69,7 +70,7 @@ func (t *tableWriter) write(rec arrow.Record) error {
 	}
 	time, protocol := column("time").(*array.Timestamp), column("protocol").(*array.Uint8)
 	cells := []func(int) string{
-		func(row int) string { return string(t.clock.append(nil, int64(time.Value(row)))) },
+		func(row int) string { return string(t.clock.Append(nil, int64(time.Value(row)))) },
 		texts("mac"), endpoint("src_ip", "src_port"), endpoint("dst_ip", "dst_port"),
 		func(row int) string { return protocolName(protocol.Value(row)) },
 		texts("direction"), texts("state"), both("packets_sent", "packets_received"), both("bytes_sent", "bytes_received"), texts("rule"),

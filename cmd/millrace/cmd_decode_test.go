@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/ipc"
@@ -147,27 +146,6 @@ func TestDecodeJSONHasEveryColumn(t *testing.T) {
 	}
 	if len(row) != len(schemas.Flows.Columns) {
 		t.Errorf("%d members, want %d", len(row), len(schemas.Flows.Columns))
-	}
-}
-
-func TestCSVIsNoFormula(t *testing.T) {
-	for in, want := range map[string]string{
-		"": "", "plain": "plain", "=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "a=1": "a=1",
-		"a,b": `"a,b"`, `=a"b`: `"'=a""b"`, "a\nb": "\"a\nb\"",
-	} {
-		if got := (csvStyle{}).text(in); got != want {
-			t.Errorf("text %q is %q, want %q", in, got, want)
-		}
-	}
-}
-
-func TestClockWritesMilliseconds(t *testing.T) {
-	var c clock
-	for _, ms := range []int64{0, 1, 59_999, 60_000, 1795413600123, 1795413600009, 253402300799999} {
-		want := time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z")
-		if got := string(c.append(nil, ms)); got != want {
-			t.Errorf("time %d is %s, want %s", ms, got, want)
-		}
 	}
 }
 
