@@ -106,6 +106,12 @@ func Open(ctx context.Context, store Store, fresh Info, register func(ctx contex
 	return l, l.put(ctx, "epoch", "epoch", epochObject{Epoch: l.epoch})
 }
 
+// OneLedger registers a ledger under an id with a target that no other ledger writes
+// to, and that keeps no list of ledgers.
+func OneLedger(id uint16) func(ctx context.Context, name string, shards int) (uint16, error) {
+	return func(context.Context, string, int) (uint16, error) { return id, nil }
+}
+
 func (l *Ledger) create(ctx context.Context, register func(ctx context.Context, name string, shards int) (uint16, error)) error {
 	if l.info.Shards < 1 || l.info.Shards > pipeline.MaxShards {
 		return fmt.Errorf("create ledger: %d shards, want 1 to %d", l.info.Shards, pipeline.MaxShards)
