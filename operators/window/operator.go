@@ -25,12 +25,16 @@ type Operator struct {
 
 var _ pipeline.Operator = (*Operator)(nil)
 
-// New makes an operator with empty state. alloc gives the memory of the pieces.
+// New makes an operator with empty state. alloc gives the memory of the pieces; nil
+// is Arrow's default.
 //
 // Errors: every fault of cfg, as Validate reports them.
 func New(cfg []Config, alloc memory.Allocator) (*Operator, error) {
 	if err := Validate(cfg); err != nil {
 		return nil, fmt.Errorf("make windows: %w", err)
+	}
+	if alloc == nil {
+		alloc = memory.DefaultAllocator
 	}
 	// The seed shows in no result: see groups.
 	return newSeeded(cfg, alloc, rand.Uint64()), nil
