@@ -50,8 +50,9 @@
 //     refused when the fence has a higher one.
 //   - A reply is lost while the owner lives: the landing is in doubt. The owner
 //     raises its own epoch and does the same.
-//   - Two owners: the ledger's folder is locked, and a manifest is created, never
-//     replaced: whoever comes second stops.
+//   - Two owners: the ledger's folder is locked; a shared ledger has an owner that gives
+//     signs of life (ledger.Lease). A manifest is created, never replaced: whoever comes
+//     second recovers again, if it is the owner, and adopts what it found.
 //
 // Whatever is not a function of the bytes stands in the manifest: the watermark
 // (which depends on the clock through idleness and clamping) and, for a blob
@@ -67,6 +68,7 @@
 // # Ledger layout
 //
 //	info, name, epoch          what the ledger is; the epoch rises at every start
+//	owner                      of a shared ledger: who, since which epoch
 //	SSS/m/NNNNNNNNNNN          manifest of batch N of shard S; carries "done through"
 //	SSS/head                   "done through", written when no manifest is near
 //	SSS/base/NNNNNNNNNNN       state after batch N: positions, streams, operators

@@ -184,6 +184,13 @@ type Manifest struct {
 	Sinks []string `json:"sinks,omitempty"`
 	// Transforms are what the flow rows went through, in order.
 	Transforms []TransformRef `json:"transforms,omitempty"`
+	// Decoder is the decode.Version that made rows of the units; 0 in manifests of
+	// releases that did not write it, which is version 1.
+	Decoder int `json:"decoder,omitempty"`
+	// Warm says that the batch is none: its units have landed in other batches long
+	// ago, their offsets stand in the base, and only the operators see them again. A
+	// ledger that was rebuilt begins with such manifests.
+	Warm bool `json:"warm,omitempty"`
 }
 
 // OperatorInput is one batch as operators see it.

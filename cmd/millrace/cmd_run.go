@@ -80,8 +80,6 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	started := make(chan *engine.Engine, 1)
-	go f.stopOnSignal(ctx, cancel, signals, started, local)
 	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: local})
 	if err != nil {
 		return err
@@ -95,24 +93,17 @@ func (f runFlags) run(cmd *cobra.Command) error {
 		}
 	}()
 	const scope = "github.com/millrace/millrace"
-	p, err := assembly.Open(ctx, cfg, assembly.Deps{Meter: t.Meter(scope), Tracer: t.Tracer(scope), Logger: log})
+	server, err := assembly.NewServer(cfg, assembly.Deps{Meter: t.Meter(scope), Tracer: t.Tracer(scope), Logger: log})
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errStopped) {
-			return errStopped
-		}
 		return err
 	}
-	defer p.Close()
-	t.SetReady(func(context.Context) error {
-		if !p.Engine.Ready() {
-			return errors.New("recovering what the last run left")
-		}
-		return nil
-	})
-	t.Handle("GET /status", statusPage(p))
-	log.Info("pipeline starts", slog.String("config", f.config), slog.String("status", t.URL()+"/status"), slog.String("metrics", t.URL()+"/metrics"))
-	started <- p.Engine
-	return p.Run(ctx)
+	pages := []any{slog.String("config", f.config), slog.String("status", t.URL()+"/status"), slog.String("metrics", t.URL()+"/metrics")}
+	server.Started = func(*assembly.Pipeline) { log.Info("pipeline starts", pages...) }
+	server.StandingBy = func() { log.Info("pipeline stands by", pages...) }
+	t.SetReady(server.Ready)
+	t.Handle("GET /status", statusPage(server))
+	go f.stopOnSignal(ctx, cancel, signals, server, local)
+	return server.Run(ctx)
 }
 
 // shutdownTimeout bounds sending the last spans.
@@ -132,28 +123,18 @@ func version() string {
 	return info.Main.Version
 }
 
-// errStopped is why a start that was stopped is not finished.
-var errStopped = errors.New("stopped while starting")
-
-// stopOnSignal ends a start at the first signal. Once the pipeline has started it
-// drains at the first signal and stops hard at the second.
-func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelCauseFunc, signals <-chan os.Signal, started <-chan *engine.Engine, log *slog.Logger) {
-	var e *engine.Engine
-	select {
-	case <-signals:
-		cancel(errStopped)
-		return
-	case e = <-started:
-	case <-ctx.Done():
-		return
-	}
+// stopOnSignal ends a start, or a standby, at the first signal. Once the pipeline
+// runs it drains at the first signal and stops hard at the second.
+func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelCauseFunc, signals <-chan os.Signal, server *assembly.Server, log *slog.Logger) {
 	select {
 	case <-signals:
 	case <-ctx.Done():
 		return
 	}
-	log.Info("draining; a second signal stops at once")
-	e.Drain(f.endOfInput)
+	if server.Pipeline() != nil {
+		log.Info("draining; a second signal stops at once")
+	}
+	server.Drain(f.endOfInput)
 	select {
 	case <-signals:
 		log.Warn("stopping hard: the next start finishes what was under way")
@@ -165,16 +146,21 @@ func (f runFlags) stopOnSignal(ctx context.Context, cancel context.CancelCauseFu
 // status is what /status tells.
 type status struct {
 	PID int `json:"pid"`
+	assembly.State
 	engine.Status
 	BytesFetched int64 `json:"bytes_fetched"`
 	Requests     int64 `json:"requests"`
 }
 
 // statusPage tells how the pipeline stands, as JSON.
-func statusPage(p *assembly.Pipeline) http.HandlerFunc {
+func statusPage(server *assembly.Server) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		read := p.Reader.Stats()
+		s := status{PID: os.Getpid(), State: server.State()}
+		if p := server.Pipeline(); p != nil {
+			read := p.Reader.Stats()
+			s.Status, s.BytesFetched, s.Requests = p.Engine.Status(), read.Bytes, read.Requests
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status{PID: os.Getpid(), Status: p.Engine.Status(), BytesFetched: read.Bytes, Requests: read.Requests}) // the reader has gone away
+		_ = json.NewEncoder(w).Encode(s) // the reader has gone away
 	}
 }

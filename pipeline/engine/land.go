@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/shard"
 )
@@ -106,6 +107,9 @@ func (r *runner) snapshots() ([][]byte, error) {
 // else runs in the shard that could give some back.
 func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	m := a.Manifest
+	if m.Decoder > decode.Version {
+		return shard.Failed{Err: fmt.Errorf("replay batch %v: it was decoded by version %d, this program knows versions up to %d: start the release that wrote the ledger, stop it softly, then go back", m.Batch, m.Decoder, decode.Version)}
+	}
 	texts := make([][]byte, len(m.Units))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.e.cfg.Shard.MaxFetches)
@@ -135,9 +139,14 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
+	if m.Warm {
+		h.release()
+		r.sealedSeq = m.Seq
+		return shard.Replayed{Seq: m.Seq}
+	}
 	if diff := cmp.Diff(recorded, refs(h.pieces), cmpopts.EquateEmpty()); diff != "" {
 		h.release()
-		return shard.Failed{Err: fmt.Errorf("replay batch %v: the same bytes gave other pieces (-committed +now): %s: start the release that wrote the ledger, stop it softly, then upgrade", m.Batch, diff)}
+		return shard.Failed{Err: fmt.Errorf("replay batch %v: the same bytes gave other pieces (decoder %d then, %d now; -committed +now): %s: start the release that wrote the ledger, stop it softly, then upgrade", m.Batch, m.Decoder, decode.Version, diff)}
 	}
 	r.manifests = append(r.manifests, m)
 	r.sealedSeq = m.Seq
@@ -239,7 +248,7 @@ func (r *runner) writeLedger(ctx context.Context) {
 }
 
 func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest) shard.Event {
-	err := r.e.parts.Ledger.WriteManifest(ctx, a.Manifest)
+	err := r.patiently(ctx, "manifest", func() error { return r.e.parts.Ledger.WriteManifest(ctx, a.Manifest) })
 	if errors.Is(err, ledger.ErrExists) {
 		err = fmt.Errorf("batch %v has a manifest of another owner: %w", a.Manifest.Batch, pipeline.ErrFenced)
 	}
@@ -248,7 +257,7 @@ func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest) shard
 }
 
 func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
-	err := r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq)
+	err := r.patiently(ctx, "head", func() error { return r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq) })
 	r.e.metrics.ledgerWrote(ctx, "head")
 	return r.answer(ctx, err, shard.HeadWritten(a))
 }
@@ -283,7 +292,7 @@ func (r *runner) writeBase(a shard.WriteBase) shard.Event {
 				return r.answer(ctx, err, nil)
 			}
 		}
-		err := r.e.parts.Ledger.WriteBase(ctx, base)
+		err := r.patiently(ctx, "base", func() error { return r.e.parts.Ledger.WriteBase(ctx, base) })
 		r.e.metrics.ledgerWrote(ctx, "base")
 		return r.answer(ctx, err, shard.BaseWritten{Seq: base.Seq})
 	}

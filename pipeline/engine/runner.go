@@ -186,6 +186,7 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 	case shard.Replay:
 		return r.replay(ctx, a)
 	case shard.WriteManifest:
+		a.Manifest.Decoder = decode.Version
 		r.manifests = append(r.manifests, a.Manifest)
 		r.ledger <- func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a) }
 	case shard.Land:

@@ -66,6 +66,11 @@ type Ledger struct {
 	epoch uint64
 }
 
+// Register tells the target of a ledger, and gives the id that it knows it by.
+type Register func(ctx context.Context, name string, shards int) (uint16, error)
+
+type nameObject struct{ Name string }
+
 type epochObject struct {
 	Epoch uint64 `json:"epoch"`
 }
@@ -77,26 +82,10 @@ type headObject struct {
 // Open reads the ledger in store and takes it over under a new epoch. In an empty
 // store it makes a new ledger: register is called with its name and gives the id
 // that the target knows it by.
-func Open(ctx context.Context, store Store, fresh Info, register func(ctx context.Context, name string, shards int) (uint16, error)) (*Ledger, error) {
+func Open(ctx context.Context, store Store, fresh Info, register Register) (*Ledger, error) {
 	l := &Ledger{store: store}
-	err := l.get(ctx, "info", "info", &l.info)
-	switch {
-	case errors.Is(err, ErrNotExist):
-		l.info = fresh
-		if err := l.create(ctx, register); err != nil {
-			return nil, err
-		}
-	case err != nil:
+	if err := l.open(ctx, fresh, register); err != nil {
 		return nil, err
-	default:
-		// Registering again is how a ledger sees that the target still knows it.
-		id, err := register(ctx, l.info.Name, l.info.Shards)
-		if err != nil {
-			return nil, err
-		}
-		if id != l.info.ID {
-			return nil, fmt.Errorf("open ledger %q: it has id %d, but the target knows it as %d: this ledger belongs to another target", l.info.Name, l.info.ID, id)
-		}
 	}
 	var e epochObject
 	if err := l.get(ctx, "epoch", "epoch", &e); err != nil && !errors.Is(err, ErrNotExist) {
@@ -106,19 +95,40 @@ func Open(ctx context.Context, store Store, fresh Info, register func(ctx contex
 	return l, l.put(ctx, "epoch", "epoch", epochObject{Epoch: l.epoch})
 }
 
-// OneLedger registers a ledger under an id with a target that no other ledger writes
-// to, and that keeps no list of ledgers.
-func OneLedger(id uint16) func(ctx context.Context, name string, shards int) (uint16, error) {
-	return func(context.Context, string, int) (uint16, error) { return id, nil }
+// OpenOwned is Open for the owner of a shared ledger, under the epoch of its lease.
+func OpenOwned(ctx context.Context, lease *Lease, fresh Info, register Register) (*Ledger, error) {
+	l := &Ledger{store: lease.store, epoch: lease.Epoch()}
+	return l, l.open(ctx, fresh, register)
 }
 
-func (l *Ledger) create(ctx context.Context, register func(ctx context.Context, name string, shards int) (uint16, error)) error {
+// open reads what the ledger is, or makes it.
+func (l *Ledger) open(ctx context.Context, fresh Info, register Register) error {
+	err := l.get(ctx, "info", "info", &l.info)
+	switch {
+	case errors.Is(err, ErrNotExist):
+		l.info = fresh
+		return l.create(ctx, register)
+	case err != nil:
+		return err
+	}
+	// Registering again is how a ledger sees that the target still knows it.
+	id, err := register(ctx, l.info.Name, l.info.Shards)
+	if err != nil {
+		return err
+	}
+	if id != l.info.ID {
+		return fmt.Errorf("open ledger %q: it has id %d, but the target knows it as %d: this ledger belongs to another target", l.info.Name, l.info.ID, id)
+	}
+	return nil
+}
+
+func (l *Ledger) create(ctx context.Context, register Register) error {
 	if l.info.Shards < 1 || l.info.Shards > pipeline.MaxShards {
 		return fmt.Errorf("create ledger: %d shards, want 1 to %d", l.info.Shards, pipeline.MaxShards)
 	}
 	// The name is durable before the target learns it, so that a crash in between
 	// finds the same name and gets the same id.
-	var n struct{ Name string }
+	var n nameObject
 	err := l.get(ctx, "name", "name", &n)
 	if errors.Is(err, ErrNotExist) {
 		n.Name = rand.Text()

@@ -148,7 +148,9 @@ func New(cfg Config, found ledger.State) *Core {
 	}
 	for _, m := range found.Manifests {
 		for _, u := range m.Units {
-			c.advance(u, m.Seq, time.UnixMilli(m.Created))
+			if !m.Warm {
+				c.advance(u, m.Seq, time.UnixMilli(m.Created))
+			}
 			c.sealedBytes += u.Length // replayed again at the next start, unless a base comes first
 		}
 		c.watermark = max(c.watermark, m.Watermark)

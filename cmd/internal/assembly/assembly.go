@@ -44,7 +44,7 @@ type Pipeline struct {
 	Reader *blob.Reader
 	Sink   *clickhouse.Sink
 
-	directory *ledger.Directory
+	directory *ledger.Directory // nil for the owner of a shared ledger
 	store     *blob.AzureStore
 	hubs      []*eventhubs.Source
 }
@@ -54,8 +54,13 @@ type Pipeline struct {
 // Errors: every fault of the configuration's parts; a ledger that another process
 // uses; a target that breaks the promise.
 func Open(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, error) {
+	return openAs(ctx, cfg, deps, nil)
+}
+
+// openAs is Open, for the owner of a shared ledger where there is a lease.
+func openAs(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lease) (*Pipeline, error) {
 	p := &Pipeline{}
-	if err := p.open(ctx, cfg, deps); err != nil {
+	if err := p.open(ctx, cfg, deps, lease); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -64,7 +69,7 @@ func Open(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, error) 
 
 // open looks at what is on this machine first: secrets, the texts of connections,
 // the ledger's lock. Then it asks the target.
-func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps) error {
+func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lease) error {
 	if err := checkSecrets(cfg); err != nil {
 		return err
 	}
@@ -78,13 +83,15 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps) error
 		return err
 	}
 	var err error
-	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
-		return err
+	if lease == nil {
+		if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
+			return err
+		}
 	}
 	if err := p.openTarget(ctx, cfg, deps); err != nil {
 		return err
 	}
-	book, err := p.openLedger(ctx, cfg)
+	book, err := p.openLedger(ctx, cfg, lease)
 	if err != nil {
 		return err
 	}
@@ -138,6 +145,10 @@ func checkSecrets(cfg config.Config) error {
 	}
 	for i, h := range cfg.EventHubs {
 		check(h.ConnectionString, "eventhubs[%d].connection_string", i)
+	}
+	for _, a := range cfg.LedgerAccounts() {
+		check(a.Key, "ledger.azure.key")
+		check(a.SAS, "ledger.azure.sas")
 	}
 	check(cfg.ClickHouse.Password, "clickhouse.password")
 	return errors.Join(faults...)
@@ -226,17 +237,21 @@ func prefixed(err error, format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// openLedger takes the ledger in the locked folder over.
-func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config) (*ledger.Ledger, error) {
+// openLedger takes the ledger in the locked folder over, or the one that is owned.
+func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, lease *ledger.Lease) (*ledger.Ledger, error) {
 	now := time.Now().UTC()
 	start, err := cfg.StartTime(now)
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	fresh := ledger.Info{Shards: cfg.Shards, Created: now, Start: start}
-	return ledger.Open(ctx, p.directory, fresh, func(ctx context.Context, name string, shards int) (uint16, error) {
+	register := func(ctx context.Context, name string, shards int) (uint16, error) {
 		return p.Sink.RegisterLedger(ctx, name, shards, cfg.ClickHouse.AllowNonEmpty)
-	})
+	}
+	if lease != nil {
+		return ledger.OpenOwned(ctx, lease, fresh, register)
+	}
+	return ledger.Open(ctx, p.directory, fresh, register)
 }
 
 // openHubs makes the sources of the event hubs; it connects nothing.
@@ -303,14 +318,14 @@ const (
 )
 
 // patiently waits for a target that is still starting.
-func patiently(ctx context.Context, log *slog.Logger, f func() error) error {
+func patiently(ctx context.Context, log *slog.Logger, what string, f func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := f()
 		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= targetTries {
 			return err
 		}
 		if attempt%sayEvery == 0 {
-			log.Warn("target is not there yet, waiting for it", slog.Any("cause", err))
+			log.Warn(what+" is not there yet, waiting for it", slog.Any("cause", err))
 		}
 		select {
 		case <-time.After(targetPause):

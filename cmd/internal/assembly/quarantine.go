@@ -54,7 +54,7 @@ func (p *Pipeline) Prepare(ctx context.Context, cfg config.Config, deps Deps) er
 	for _, w := range cfg.Windows {
 		views = append(views, w.View())
 	}
-	if err := patiently(ctx, deps.Logger, func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+	if err := patiently(ctx, deps.Logger, "target", func() error { return p.Sink.Setup(ctx, views) }); err != nil {
 		return err
 	}
 	return p.Sink.CheckSettings(ctx)

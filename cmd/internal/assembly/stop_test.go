@@ -39,21 +39,27 @@ type program struct {
 	log strings.Builder
 }
 
-var pagesLine = regexp.MustCompile(`msg="pipeline starts".* status=(http://\S+)/status`)
+var pagesLine = regexp.MustCompile(`msg="pipeline (?:starts|stands by)".* status=(http://\S+)/status`)
 
 // startProgram returns when the pipeline has recovered.
 func (w *world) startProgram(args ...string) *program {
 	w.t.Helper()
 	p := w.launch(args...)
+	p.awaitPages()
+	p.until("live", func(s status) bool { return s.Live })
+	return p
+}
+
+// awaitPages returns when the program serves its pages.
+func (p *program) awaitPages() {
+	p.t.Helper()
 	select {
 	case p.url = <-p.pages:
 	case <-p.done:
-		w.t.Fatalf("it ended while starting: %s", p.said())
+		p.t.Fatalf("it ended while starting: %s", p.said())
 	case <-time.After(patience):
-		w.t.Fatalf("it has not started within %v", patience)
+		p.t.Fatalf("it has not started within %v", patience)
 	}
-	p.until("live", func(s status) bool { return s.Live })
-	return p
 }
 
 // launch starts the program; what is left of it is killed when the test ends.
@@ -88,7 +94,10 @@ func (p *program) read(stderr io.Reader) {
 	defer close(p.done)
 	for s := bufio.NewScanner(stderr); s.Scan(); {
 		if m := pagesLine.FindStringSubmatch(s.Text()); m != nil {
-			p.pages <- m[1]
+			select {
+			case p.pages <- m[1]:
+			default: // it says so again when it takes over, with the same address
+			}
 		}
 		p.mu.Lock()
 		p.log.WriteString(s.Text() + "\n")
@@ -105,9 +114,12 @@ func (p *program) said() string {
 
 // status is what the program tells of itself.
 type status struct {
-	Live         bool  `json:"live"`
-	Landed       int64 `json:"landed"`
-	BytesFetched int64 `json:"bytes_fetched"`
+	Role         string `json:"role"`
+	Owner        string `json:"owner"`
+	Epoch        uint64 `json:"epoch"`
+	Live         bool   `json:"live"`
+	Landed       int64  `json:"landed"`
+	BytesFetched int64  `json:"bytes_fetched"`
 }
 
 // ask is false when nobody answers.

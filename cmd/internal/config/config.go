@@ -46,6 +46,7 @@ type Config struct {
 	EventHubs  []EventHub      `yaml:"eventhubs"`
 	Sweeper    Sweeper         `yaml:"sweeper"`
 	ClickHouse ClickHouse      `yaml:"clickhouse"`
+	Ledger     Ledger          `yaml:"ledger"`
 	Windows    []window.Config `yaml:"windows"`
 }
 
@@ -131,6 +132,7 @@ func Default() Config {
 		Shards: 4, Listen: "127.0.0.1:9464", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
 		Sweeper:    Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
 		ClickHouse: ClickHouse{Database: "millrace", User: "default"},
+		Ledger:     Ledger{Expiry: defaultExpiry},
 		Windows:    window.DefaultWindows(),
 	}
 }
@@ -200,6 +202,7 @@ func (c Config) Validate() error {
 	}
 	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
+	c.Ledger.check(check)
 	check(isURL(c.ClickHouse.URL), "clickhouse.url", "no plain http(s) address: give it without user or password, such as http://127.0.0.1:8123")
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
 	faults = append(faults, window.Validate(c.Windows))

@@ -15,6 +15,10 @@ import (
 	"golang.org/x/net/netutil"
 )
 
+// ErrStandby from a ready function: the process does no work, and is as it should
+// be. /readyz answers 200 and says so, or else no rollout would get past a standby.
+var ErrStandby = errors.New("standby")
+
 // limits hold a client that is slow, or many of them, away from the pipeline's
 // memory.
 type limits struct {
@@ -48,7 +52,10 @@ func (t *Telemetry) mux(registry *prometheus.Registry, limits limits) *http.Serv
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), limits.ready)
 		defer cancel()
-		if err := (*t.ready.Load())(ctx); err != nil {
+		if err := (*t.ready.Load())(ctx); errors.Is(err, ErrStandby) {
+			answer(w, http.StatusOK, err.Error())
+			return
+		} else if err != nil {
 			answer(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
 			return
 		}
