@@ -71,7 +71,7 @@ func fakePart(packed []byte, size int) Part {
 		Checksum: "sha512-" + base64.StdEncoding.EncodeToString(sum[:]),
 		Env:      "MILLRACE_TEST_THING", WayOut: "bring your own thing",
 		folder: "thing-1.2.3", file: "libchdb.so", size: int64(size),
-		install: installClickHouse,
+		install: installPacked,
 	}
 }
 

@@ -21,9 +21,9 @@ import (
 // registry that cannot be reached must be reported in seconds, not in minutes.
 var npmFlags = []string{"--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000"}
 
-// installClickHouse downloads the package that carries libchdb.so with npm,
+// installPacked downloads the npm package that carries the part's one file,
 // checks the archive against our own checksum and unpacks the one file.
-func installClickHouse(in *installation) error {
+func installPacked(in *installation) error {
 	spec := in.part.Package + "@" + in.part.Version
 	watch := &npmDownload{dir: in.work, tmp: npmTemporary(in.ctx), since: time.Now()}
 	args := append([]string{"pack", spec, "--pack-destination=" + in.work}, npmFlags...)

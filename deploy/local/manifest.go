@@ -109,7 +109,7 @@ func Parts(purpose Purpose) []Part {
 	case ForDemo:
 		return []Part{clickhousePart(), azuritePart()}
 	case ForTest:
-		return []Part{clickhousePart(), azuritePart(), pythonPart(), javaScriptPart(), javaPart(), kafkaPart(), kcatPart()}
+		return []Part{clickhousePart(), azuritePart(), pythonPart(), javaScriptPart(), javaPart(), kafkaPart(), kcatPart(), countriesPart()}
 	case ForBuild:
 	}
 	return nil
@@ -136,7 +136,7 @@ func clickhousePart() Part {
 		folder:  "chdb-" + chdbVersion + "-" + pkg.suffix,
 		file:    "libchdb.so",
 		size:    pkg.installed,
-		install: installClickHouse,
+		install: installPacked,
 	}
 }
 

@@ -14,7 +14,7 @@ func emptyMachine(t *testing.T) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
 	t.Setenv("PATH", bin)
-	for _, name := range []string{EnvLibrary, EnvAzurite, EnvPython, EnvJavaScript, EnvJava, EnvKafka, EnvKcat, "CC"} {
+	for _, name := range []string{EnvLibrary, EnvAzurite, EnvPython, EnvJavaScript, EnvJava, EnvKafka, EnvKcat, EnvCountries, "CC"} {
 		t.Setenv(name, "")
 	}
 	return bin

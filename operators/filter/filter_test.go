@@ -188,10 +188,6 @@ func TestValidateReportsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("no faults found")
 	}
-	var got []string
-	for _, line := range strings.Split(err.Error(), "\n") {
-		got = append(got, line)
-	}
 	want := []string{
 		`filters[0].name: "Bad Name", want 1 to 48 of a-z, 0-9 and _, a letter first`,
 		`filters[0].drop: missing: true leaves rows that fit out, false keeps them`,
@@ -215,7 +211,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		`filters[3]: no row comes here: every row fits filters[0], which has no conditions`,
 		`filters[4]: no row comes here: every row fits filters[3], which has no conditions`,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}
 	if err := Validate([]Config{{Name: "rest", Drop: yes()}}); err != nil {

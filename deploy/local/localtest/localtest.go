@@ -21,6 +21,7 @@ const (
 	EnvPython     = "MILLRACE_PYTHON"
 	EnvKafka      = "MILLRACE_KAFKA"
 	EnvKcat       = "MILLRACE_KCAT"
+	EnvCountries  = "MILLRACE_COUNTRIES"
 )
 
 // memoryLimit keeps several test binaries at once within a small machine.
