@@ -411,3 +411,31 @@ func TestRewrittenBlobIsANewGeneration(t *testing.T) {
 		t.Errorf("%d of %d rows are of the second generation", second, len(s.addresses))
 	}
 }
+
+// A read may end while its last chunk still waits for room in the open batch: the
+// chunk comes first all the same.
+func TestReadEndsBehindItsLastChunk(t *testing.T) {
+	e, s := newEstate(9, 6), newTarget()
+	s.away = true
+	eng, stop := startWith(t, t.TempDir()+"/ledger", e, s, memory.DefaultAllocator, func(c *engine.Config) {
+		c.Shard.MaxInFlight, c.Shard.MaxBatchRows = 1, 1000
+	})
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- eng.Run(t.Context()) }()
+	for range 150 {
+		e.grow()
+		time.Sleep(2 * time.Millisecond)
+	}
+	waitFor(t, func() bool { return eng.Status().InFlight == 3 && eng.Status().Reading > 0 })
+	s.mu.Lock()
+	s.away = false
+	s.mu.Unlock()
+	eng.Drain(true)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if len(s.addresses) != e.written {
+		t.Errorf("%d of %d tuples landed", len(s.addresses), e.written)
+	}
+}

@@ -115,10 +115,15 @@ func (r *runner) run(parent context.Context) error {
 	defer ticker.Stop()
 	r.step(ctx, shard.Tick{})
 	var waiting *chunk
+	var ended shard.Event // the end of its read, which comes behind it
 	for !r.stopped {
 		if waiting != nil && r.core.Accepts(int64(len(waiting.data.Data))) {
 			r.take(ctx, *waiting)
 			waiting = nil
+			if ended != nil {
+				r.step(ctx, ended)
+				ended = nil
+			}
 			continue
 		}
 		chunks := r.chunks
@@ -127,6 +132,10 @@ func (r *runner) run(parent context.Context) error {
 		}
 		select {
 		case ev := <-r.events:
+			if done, ok := ev.(shard.FetchDone); ok && waiting != nil && waiting.job == done.Job {
+				ended = ev
+				continue
+			}
 			r.step(ctx, ev)
 		case c := <-chunks:
 			waiting = &c
