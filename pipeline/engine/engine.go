@@ -144,6 +144,7 @@ func New(cfg Config, parts Parts) (*Engine, error) {
 	if e.metrics, err = newMetrics(parts.Meter, e); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	e.acks.told = func(since time.Time, n int) { e.metrics.acknowledged(parts.Now().Sub(since), n) }
 	return e, nil
 }
 
@@ -281,11 +282,14 @@ func (e *Engine) sweep(ctx context.Context) error {
 // emit routes a delivery's announcements to their shards. It blocks while a shard
 // is busy: that is how back-pressure reaches the sources.
 func (e *Engine) emit(ctx context.Context, d pipeline.Delivery) error {
-	ids := e.acks.add(d)
+	ctx, span := e.notification(ctx, d)
+	defer span.End()
+	now := e.parts.Now()
+	ids := e.acks.add(d, now)
 	runners := e.runners()
 	for i, a := range d.Announcements {
 		r := runners[pipeline.ShardOf(a.Blob.Stream(), len(runners))]
-		if err := r.post(ctx, shard.Announced{Announcement: a, Ack: ids[i]}); err != nil {
+		if err := r.post(ctx, caused{shard.Announced{Announcement: a, Ack: ids[i]}, newCause(span, a, now)}); err != nil {
 			return err
 		}
 	}

@@ -138,6 +138,7 @@ type target struct {
 	rejects   int64
 	away      bool // refuses everything
 	refused   int  // ... so often
+	steady    bool // refuses nothing and loses no answer
 }
 
 func newTarget() *target {
@@ -157,6 +158,9 @@ func (s *target) Land(_ context.Context, b pipeline.BatchID, epoch uint64, p pip
 		return pipeline.ErrFenced
 	}
 	fate := s.rng.IntN(10)
+	if s.steady {
+		fate = 9
+	}
 	switch fate {
 	case 0:
 		return pipeline.ErrTransient
@@ -217,17 +221,22 @@ func (s *target) Fence(_ context.Context, _ uint16, shard int, epoch uint64) err
 	return nil
 }
 
-func start(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocator) (*engine.Engine, func()) {
+func start(t testing.TB, dir string, e *estate, s *target, alloc memory.Allocator) (*engine.Engine, func()) {
 	t.Helper()
 	return startWith(t, dir, e, s, alloc, func(*engine.Config) {})
 }
 
-func startWith(t *testing.T, dir string, e *estate, s *target, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
+func startWith(t testing.TB, dir string, e *estate, s *target, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
 	t.Helper()
 	return startSinks(t, dir, e, []engine.NamedSink{{Sink: s}}, alloc, change)
 }
 
-func startSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
+func startSinks(t testing.TB, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, change func(*engine.Config)) (*engine.Engine, func()) {
+	t.Helper()
+	return startParts(t, dir, e, sinks, alloc, func(c *engine.Config, _ *engine.Parts) { change(c) })
+}
+
+func startParts(t testing.TB, dir string, e *estate, sinks []engine.NamedSink, alloc memory.Allocator, change func(*engine.Config, *engine.Parts)) (*engine.Engine, func()) {
 	t.Helper()
 	store, err := ledger.OpenDirectory(dir)
 	if err != nil {
@@ -244,15 +253,16 @@ func startSinks(t *testing.T, dir string, e *estate, sinks []engine.NamedSink, a
 	cfg := engine.DefaultConfig()
 	cfg.Shard.MaxBatchAge, cfg.Shard.BaseEvery, cfg.Tick = 100*time.Millisecond, 300*time.Millisecond, 10*time.Millisecond
 	cfg.Shard.RetryMin = time.Millisecond
-	change(&cfg)
-	eng, err := engine.New(cfg, engine.Parts{
+	parts := engine.Parts{
 		Ledger: book, Sources: []pipeline.Source{e}, Reader: reader, Sinks: sinks, Allocator: alloc,
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(window.DefaultWindows(), alloc)
 			return []pipeline.Operator{op}, err
 		},
 		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
-	})
+	}
+	change(&cfg, &parts)
+	eng, err := engine.New(cfg, parts)
 	if err != nil {
 		t.Fatal(err)
 	}

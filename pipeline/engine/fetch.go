@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
-	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
@@ -27,9 +26,6 @@ type chunk struct {
 // shard and never waits for budget while it holds a chunk that was not taken.
 func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 	pos := a.Position
-	ctx, span := r.e.parts.Tracer.Start(ctx, "fetch")
-	defer span.End()
-	span.SetAttributes(attribute.String("blob", pos.Blob.String()), attribute.Int64("offset", pos.End))
 	tail, err := hex.DecodeString(pos.Tail)
 	if err != nil {
 		return shard.Failed{Err: err}
@@ -51,6 +47,7 @@ func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 	began := time.Now()
 	outcome, err := r.e.parts.Reader.ReadNew(ctx, pos.Blob,
 		blob.Position{Generation: pos.Generation, End: pos.End, Tail: tail}, a.ContentLength, r.e.budget, emit)
+	endFetch(ctx, outcome, err)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -83,7 +80,10 @@ func (r *runner) take(ctx context.Context, c chunk) {
 	if _, ok := c.blob.Hour(); !ok {
 		u.Clock = r.e.parts.Now().UnixMilli()
 	}
-	if err := r.decode(ctx, &u, c.data.Data); err != nil {
+	decoding, span := r.trace.decode(ctx, c)
+	err := r.decode(decoding, &u, c.data.Data)
+	end(span, err)
+	if err != nil {
 		r.step(ctx, shard.Failed{Err: err})
 		return
 	}

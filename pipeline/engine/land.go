@@ -9,8 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace/millrace/pipeline"
@@ -25,12 +23,11 @@ func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 	info := r.e.parts.Ledger.Info()
 	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
 	h, err := r.compute(id, a.Watermark, r.e.parts.Sinks, nil)
+	r.trace.operated(err)
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
 	h.reserved, r.reserved = r.reserved, 0
-	_, h.span = r.e.parts.Tracer.Start(ctx, "commit")
-	h.span.SetAttributes(attribute.String("batch", id.String()), attribute.Int("pieces", len(h.pieces)))
 	r.held[a.Seq] = h
 	r.sealedSeq = a.Seq
 	if a.Snapshot {
@@ -73,10 +70,12 @@ func (r *runner) operate(id pipeline.BatchID, w pipeline.Watermark) ([]pipeline.
 	pieces = append(pieces, quarantinePieces(r.e.parts.Allocator, id, r.rejects)...)
 	r.rejects = nil
 	for _, op := range r.operators {
+		began := time.Now()
 		more, err := op.Apply(in)
 		if err != nil {
 			return pieces, err
 		}
+		r.trace.applied(began, more)
 		pieces = append(pieces, more...)
 	}
 	return pieces, nil
@@ -166,19 +165,17 @@ func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID,
 		return nil
 	}
 	defer r.e.lands.Release(1)
-	_, span := r.e.parts.Tracer.Start(ctx, "land")
-	defer span.End()
 	sink := r.e.sink(p.Sink)
-	span.SetAttributes(attribute.String("batch", batch.String()), attribute.String("sink", sink.label()), attribute.String("table", p.Table), attribute.Int64("rows", p.Rows))
+	ctx, span := r.trace.land(ctx, sink.label(), p.PieceRef)
 	began := time.Now()
 	err := sink.Sink.Land(ctx, batch, a.Epoch, p)
+	end(span, err)
 	if ctx.Err() != nil {
 		return nil
 	}
 	r.e.metrics.inserted(ctx, sink.label(), p.Table, time.Since(began), err)
 	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
-		r.log.Warn("landing", slog.String("batch", batch.String()), slog.String("sink", sink.label()), slog.String("table", p.Table), slog.Any("cause", err))
+		r.log.WarnContext(ctx, "landing", slog.String("batch", batch.String()), slog.String("sink", sink.label()), slog.String("table", p.Table), slog.Any("cause", err))
 	}
 	return shard.PieceLanded{Seq: a.Seq, Piece: a.Piece, Epoch: a.Epoch, Err: err}
 }
@@ -190,7 +187,7 @@ func (r *runner) patiently(ctx context.Context, what string, f func() error) err
 		if err == nil || ctx.Err() != nil || !errors.Is(err, pipeline.ErrTransient) {
 			return err
 		}
-		r.log.Warn("trying again", slog.String("what", what), slog.Any("cause", err))
+		r.log.WarnContext(ctx, "trying again", slog.String("what", what), slog.Any("cause", err))
 		if err := sleep(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
 			return err
 		}
@@ -227,7 +224,7 @@ func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
 		return err
 	})
 	if err == nil {
-		r.log.Info("probed a batch in doubt", slog.String("batch", id.String()), slog.Int("pieces", len(a.Pieces)), slog.Any("rows_found", rows))
+		r.log.InfoContext(ctx, "probed a batch in doubt", slog.String("batch", id.String()), slog.Int("pieces", len(a.Pieces)), slog.Any("rows_found", rows))
 	}
 	return r.answer(ctx, err, shard.Probed{Seq: a.Seq, Rows: rows})
 }

@@ -22,6 +22,7 @@ type metrics struct {
 	quarantined                       metric.Int64Counter
 	landedRows, landings, ledgerWrite metric.Int64Counter
 	replays, refused                  metric.Int64Counter
+	toQuery, toAck                    metric.Float64Histogram
 	totals                            totals
 }
 
@@ -54,6 +55,8 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 	m.ledgerWrite = counter("millrace.ledger.writes", "{write}", "Ledger writes, by kind.")
 	m.replays = counter("millrace.replays", "{batch}", "Batches replayed at start.")
 	m.refused = counter("millrace.quarantine.refused", "{entry}", "Entries that a replay of quarantine refused again.")
+	m.toQuery = seconds("millrace.latency.queryable", "Time from the event behind a notification until the rows that it brought can be queried.")
+	m.toAck = seconds("millrace.latency.acknowledged", "Time from the event behind a notification until everything that it announces is done and its source was told.")
 	gauge := func(name, unit, text string, read func() int64) {
 		_, err := meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(text),
 			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
@@ -66,7 +69,13 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 	gauge("millrace.unacknowledged", "{notification}", "Notifications that are not durable yet.", func() int64 { return int64(e.acks.size()) })
 	gauge("millrace.blobs.queued", "{blob}", "Blobs that wait for a read.", func() int64 { return int64(e.Status().Queued) })
 	gauge("millrace.watermark.lag", "ms", "Clock minus the least watermark of the shards; 0 before the first.", func() int64 { return e.Status().LagMS })
-	return m, errors.Join(errs...)
+	gauge("millrace.lag.size", "By", "Bytes that notifications tell of and that are not committed yet.", func() int64 { return e.Status().LagBytes })
+	_, err := meter.Float64ObservableGauge("millrace.lag.time", metric.WithUnit("s"), metric.WithDescription("Clock minus the event time of the oldest notification that is not acknowledged; 0 when none waits."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			o.Observe(e.oldest().Seconds())
+			return nil
+		}))
+	return m, errors.Join(append(errs, err)...)
 }
 
 func (m *metrics) announced(ctx context.Context, n int) {
@@ -135,6 +144,18 @@ func (m *metrics) ledgerWrote(ctx context.Context, kind string) {
 func (m *metrics) refusedAgain(ctx context.Context, n int) {
 	if n > 0 {
 		m.refused.Add(ctx, int64(n))
+	}
+}
+
+// queryable: rows of a notification's bytes have landed. A notification whose bytes
+// went into several commits counts once for each.
+func (m *metrics) queryable(ctx context.Context, d time.Duration) {
+	m.toQuery.Record(ctx, max(0, d).Seconds())
+}
+
+func (m *metrics) acknowledged(d time.Duration, notifications int) {
+	for range notifications {
+		m.toAck.Record(context.Background(), max(0, d).Seconds())
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/shard"
@@ -22,6 +20,8 @@ type runner struct {
 	id   int
 	core *shard.Core
 	log  *slog.Logger
+
+	trace *tracing
 
 	operators []pipeline.Operator
 	decoded   *decode.Batch
@@ -52,7 +52,6 @@ type held struct {
 	batch    pipeline.BatchID
 	pieces   []pipeline.Piece
 	reserved int64
-	span     trace.Span
 }
 
 func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
@@ -82,7 +81,7 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 	// The low bits are the core's: it raises its epoch when a landing is in doubt.
 	cfg.Epoch = e.parts.Ledger.Epoch() << 20
 	r := &runner{
-		e: e, id: id, core: shard.New(cfg, found), log: log, operators: operators,
+		e: e, id: id, core: shard.New(cfg, found), log: log, trace: newTracing(e, id), operators: operators,
 		decoded: decode.NewBatch(e.parts.Allocator), held: map[uint64]*held{}, bases: map[uint64][][]byte{}, places: map[pipeline.BlobID]place{}, sealedSeq: found.Base.Seq,
 		events: make(chan shard.Event), chunks: make(chan chunk), pressed: make(chan struct{}, 1),
 		ledger: make(chan func(ctx context.Context) shard.Event, 8),
@@ -157,6 +156,7 @@ func (r *runner) run(parent context.Context) error {
 
 // close frees what the shard holds once its goroutines are gone.
 func (r *runner) close() {
+	r.trace.close()
 	for _, h := range r.held {
 		h.release()
 	}
@@ -173,11 +173,11 @@ func (r *runner) publish() {
 
 // step passes one event to the core and carries out what it wants, in order.
 func (r *runner) step(ctx context.Context, ev shard.Event) {
-	queue := r.core.Step(r.e.parts.Now(), ev)
+	queue := r.core.Step(r.e.parts.Now(), r.trace.event(ev))
 	for len(queue) > 0 && !r.stopped {
 		a := queue[0]
 		queue = queue[1:]
-		if answer := r.do(ctx, a); answer != nil {
+		if answer := r.do(r.trace.action(ctx, a), a); answer != nil {
 			// A batch that was sealed answers before anything else happens.
 			queue = append(queue, r.core.Step(r.e.parts.Now(), answer)...)
 		}
@@ -242,11 +242,11 @@ func (r *runner) report(ctx context.Context, a shard.Report) {
 	r.e.metrics.reported(ctx, a.Kind)
 	switch {
 	case a.Kind == "unreadable" && errors.Is(a.Err, pipeline.ErrTransient):
-		r.log.Debug("blob read will be retried", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
+		r.log.DebugContext(ctx, "blob read will be retried", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
 	case a.Err != nil:
-		r.log.Warn("blob cannot be read", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
+		r.log.WarnContext(ctx, "blob cannot be read", slog.String("blob", a.Blob.String()), slog.Any("cause", a.Err))
 	default:
-		r.log.Warn("blob changed", slog.String("kind", a.Kind), slog.String("blob", a.Blob.String()))
+		r.log.WarnContext(ctx, "blob changed", slog.String("kind", a.Kind), slog.String("blob", a.Blob.String()))
 	}
 }
 
@@ -262,9 +262,6 @@ func (r *runner) release(ctx context.Context, seq uint64) {
 	}
 	h.release()
 	r.e.budget.Release(h.reserved)
-	if h.span != nil {
-		h.span.End()
-	}
 }
 
 func (h *held) release() {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/pipeline"
 )
@@ -27,8 +28,20 @@ type Status struct {
 	Unacked       int   `json:"unacknowledged"`
 	Watermark     int64 `json:"watermark"` // least of the shards, ms UTC; 0 before the first
 	LagMS         int64 `json:"lag_ms"`    // clock minus watermark
+	OldestMS      int64 `json:"oldest_ms"` // clock minus the event time of the oldest notification that is not acknowledged
+	LagBytes      int64 `json:"lag_bytes"` // told of and not committed
+	InDoubt       int   `json:"in_doubt"`  // commits whose landing is being found out
 	Streams       int   `json:"streams"`
 	IdleStreams   int   `json:"idle_streams"`
+}
+
+// oldest gives the age of the oldest event that is not acknowledged, 0 without one.
+func (e *Engine) oldest() time.Duration {
+	at := e.acks.oldest()
+	if at.IsZero() {
+		return 0
+	}
+	return max(0, e.parts.Now().Sub(at))
 }
 
 // Status sums the shards up. It may be called at any time.
@@ -37,6 +50,7 @@ func (e *Engine) Status() Status {
 	s := Status{
 		Live: e.Ready(), Notifications: t.notifications.Load(), Reads: t.reads.Load(), Bytes: t.bytes.Load(), Rows: t.rows.Load(),
 		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Inflight: e.budget.memory(), Unacked: e.acks.size(),
+		OldestMS: e.oldest().Milliseconds(),
 	}
 	for _, r := range e.runners() {
 		p := r.status.Load()
@@ -48,6 +62,8 @@ func (e *Engine) Status() Status {
 		s.InFlight += p.InFlight
 		s.Streams += p.Streams
 		s.IdleStreams += p.Idle
+		s.LagBytes += p.LagBytes
+		s.InDoubt += p.InDoubt
 		if w := int64(p.Watermark); w > 0 && p.Watermark != pipeline.EndOfInput && (s.Watermark == 0 || w < s.Watermark) {
 			s.Watermark = w
 		}

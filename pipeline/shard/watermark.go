@@ -72,6 +72,8 @@ type Status struct {
 	Live      bool
 	Streams   int
 	Idle      int
+	LagBytes  int64 // announced, or read, and not landed
+	InDoubt   int   // batches whose landing is being found out
 }
 
 // Status tells how the shard stands.
@@ -79,5 +81,41 @@ func (c *Core) Status() Status {
 	return Status{
 		Watermark: c.watermark, Queued: len(c.ready) + len(c.waiting), Reading: len(c.fetches), OpenBytes: c.open.bytes,
 		InFlight: c.unlanded(), DoneSeq: c.doneSeq, Live: c.live, Streams: len(c.streams), Idle: c.idleStreams(),
+		LagBytes: c.lagBytes(), InDoubt: c.inDoubt(),
 	}
+}
+
+// lagBytes sums what is on its way. A blob whose length nobody told counts only once
+// it is read.
+func (c *Core) lagBytes() int64 {
+	lag := c.open.bytes
+	announced := func(b *blobState) { lag += max(0, b.announced-footer-b.position.End) }
+	for _, b := range c.ready {
+		announced(b)
+	}
+	for _, b := range c.waiting {
+		announced(b)
+	}
+	for _, f := range c.fetches {
+		announced(f.blob)
+	}
+	for _, b := range c.batches {
+		if b.state != landed {
+			for _, u := range b.manifest.Units {
+				lag += u.Length
+			}
+		}
+	}
+	return lag
+}
+
+// inDoubt counts the batches that may have landed while nobody knows.
+func (c *Core) inDoubt() int {
+	n := 0
+	for _, b := range c.batches {
+		if b.state == intended && (c.doubt || c.fencing || slices.ContainsFunc(b.pieces, func(p pieceState) bool { return p.probing })) {
+			n++
+		}
+	}
+	return n
 }
