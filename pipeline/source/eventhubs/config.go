@@ -43,6 +43,9 @@ type Config struct {
 	// CheckpointInterval is the least time between two writes of checkpoints. Default
 	// 1 s.
 	CheckpointInterval time.Duration
+	// LagInterval is how often each partition is asked where it ends, which is one
+	// small request. Default 15 s, at least 10 ms.
+	LagInterval time.Duration
 	// RetryMin and RetryMax bound the wait before a broken link is made anew; it
 	// doubles from one to the other. Defaults 200 ms and 30 s.
 	RetryMin, RetryMax time.Duration
@@ -55,7 +58,7 @@ type Config struct {
 func DefaultConfig(connection secret.Secret, hub string) Config {
 	return Config{
 		ConnectionString: connection, Hub: hub, ConsumerGroup: azeventhubs.DefaultConsumerGroup,
-		Prefetch: 300, MaxUnacknowledged: 10_000, CheckpointInterval: time.Second,
+		Prefetch: 300, MaxUnacknowledged: 10_000, CheckpointInterval: time.Second, LagInterval: 15 * time.Second,
 		RetryMin: 200 * time.Millisecond, RetryMax: 30 * time.Second, OwnershipWait: 30 * time.Second,
 	}
 }
@@ -76,6 +79,7 @@ func (c Config) Validate() error {
 	check(c.Prefetch >= 1 && c.Prefetch <= maxPrefetch, "prefetch of %d messages, want 1 to %d", c.Prefetch, maxPrefetch)
 	check(c.MaxUnacknowledged >= 1 && c.MaxUnacknowledged <= maxUnacknowledged, "%d unacknowledged messages, want 1 to %d", c.MaxUnacknowledged, maxUnacknowledged)
 	check(c.CheckpointInterval >= 10*time.Millisecond, "checkpoint interval of %s, want at least 10ms", c.CheckpointInterval)
+	check(c.LagInterval >= 10*time.Millisecond, "lag interval of %s, want at least 10ms", c.LagInterval)
 	check(c.RetryMin > 0 && c.RetryMax >= c.RetryMin, "retry from %s to %s, want a rising range above 0", c.RetryMin, c.RetryMax)
 	check(c.OwnershipWait > 0, "ownership wait of %s, want more than 0", c.OwnershipWait)
 	return errors.Join(faults...)

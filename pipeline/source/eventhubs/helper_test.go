@@ -185,13 +185,18 @@ type running struct {
 
 func (u *setup) run(t testing.TB, c *collector) running {
 	t.Helper()
+	return u.runInto(t, c.emit)
+}
+
+func (u *setup) runInto(t testing.TB, emit func(context.Context, pipeline.Delivery) error) running {
+	t.Helper()
 	s, err := eventhubs.New(u.cfg, u.deps)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, c.emit) }()
+	go func() { done <- s.Run(ctx, emit) }()
 	stop := sync.OnceValue(func() error {
 		cancel()
 		select {

@@ -54,6 +54,9 @@ func newMetrics(s *Source) (*metrics, error) {
 			o.Observe(s.unacknowledged(), m.hub)
 			return nil
 		}))
+	errs = append(errs, err)
+	_, err = s.deps.Meter.Int64ObservableGauge("millrace.eventhubs.lag.messages", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages that the hub has and that are not acknowledged, received or not."), metric.WithInt64Callback(s.observeLag))
 	return m, errors.Join(append(errs, err)...)
 }
 

@@ -24,8 +24,10 @@ type partition struct {
 	retry   backoff
 	refused int // times in a row that the first link was refused
 
-	mu sync.Mutex
-	t  *tracker // of the present life
+	mu   sync.Mutex
+	t    *tracker // of the present life
+	base int64    // sequence number before the first that it was given
+	end  int64    // ... of the last message that the partition is known to have
 }
 
 func newPartition(s *Source, id string) *partition {
@@ -149,7 +151,15 @@ func (p *partition) position(ctx context.Context, c *client) error {
 	if p.t == nil || !p.created.Equal(hub.CreatedOn) {
 		p.created = hub.CreatedOn
 		p.t = newTracker(p.s.cfg.MaxUnacknowledged, hub.CreatedOn)
+		p.base = props.BeginningSequenceNumber - 1
+		if props.IsEmpty {
+			p.base = props.LastEnqueuedSequenceNumber
+		}
+		if p.last != nil {
+			p.base = *p.last
+		}
 	}
+	p.end = props.LastEnqueuedSequenceNumber
 	return nil
 }
 
@@ -194,10 +204,11 @@ func (p *partition) give(ctx context.Context, e *azeventhubs.ReceivedEventData, 
 		return err
 	}
 	p.s.metrics.received(ctx, e)
+	p.reached(e.SequenceNumber)
 	found := p.s.deps.Parse(e.Body)
 	if len(found) == 0 {
 		t.done(m)
-	} else if err := emit(ctx, pipeline.Delivery{Announcements: found, Ack: func() { t.done(m) }}); err != nil {
+	} else if err := emit(sender(ctx, e), pipeline.Delivery{Announcements: found, Ack: func() { t.done(m) }}); err != nil {
 		return &fatal{err}
 	}
 	sequence := e.SequenceNumber // a pointer into e would keep its body

@@ -103,6 +103,10 @@ func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group,
 			for _, id := range props.PartitionIDs {
 				if p := s.add(id); p != nil {
 					group.Go(func() error { return p.run(ctx, c, emit) })
+					group.Go(func() error {
+						p.watchLag(ctx, c)
+						return nil
+					})
 				}
 			}
 		case ctx.Err() != nil:
