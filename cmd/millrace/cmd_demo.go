@@ -122,6 +122,7 @@ func (f *demoFlags) check() error {
 	fault(f.kills < 0, "--kills %d: want 1 or more", f.kills)
 	fault(f.partitions < 1 || f.partitions > 32, "--partitions %d: want 1 to 32", f.partitions)
 	if f.clickhouse != "" {
+		fault(!strings.HasPrefix(f.clickhouse, "http"), "--clickhouse: the demo shows questions for curl: give the URL of the HTTP interface, such as http://ch.example:8123")
 		c := clickhouse.DefaultConfig()
 		c.URL = f.clickhouse
 		if err := c.Validate(); err != nil {

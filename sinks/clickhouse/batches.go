@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -38,11 +39,13 @@ func (s *Sink) landPlain(ctx context.Context, t schemas.Table, record arrow.Reco
 	if record.NumRows() == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.client.config.QueryTimeout)
+	ctx, cancel := patience(ctx, s.client.config.QueryTimeout)
 	defer cancel()
-	id := fmt.Sprintf("millrace-%s-%s%d", t.Name, s.nonce, s.serial.Add(1))
-	statement := fmt.Sprintf("INSERT INTO %s (%s) FORMAT ArrowStream", s.name(t.Name), t.ColumnNames())
-	_, err := s.post(ctx, s.insertParams(id, statement, honest, plainSettings), newBody(record))
+	_, err := s.client.wire.insert(ctx, insertion{
+		id:        fmt.Sprintf("millrace-%s-%s%d", t.Name, s.nonce, s.serial.Add(1)),
+		statement: fmt.Sprintf("INSERT INTO %s (%s)", s.name(t.Name), t.ColumnNames()),
+		settings:  slices.Concat(honest, plainSettings), table: t, record: record, written: make(chan struct{}),
+	})
 	return classifyRead(err)
 }
 

@@ -19,10 +19,11 @@ import (
 	"github.com/millrace/millrace/sinks/sinktest"
 )
 
-// BenchmarkLand lands 500,000 flow rows (68 MB) in one part, in three ways that
+// BenchmarkLand lands 500,000 flow rows (68 MB) in one part, in four ways that
 // take turns, so that whatever else the machine does meets all of them: as the
-// sink does it, the same without the fence, and clickhouse-go's InsertFormat, also
-// without a fence, of a stream that is written beforehand. It reports the least
+// sink does it over HTTP, the same over native TCP, over HTTP without the fence, and
+// clickhouse-go's InsertFormat, also without a fence, of a stream that is written
+// beforehand. It reports the least
 // and the median time of each in ms; ns/op is that of one round. The table is
 // emptied between and does not merge.
 func BenchmarkLand(b *testing.B) {
@@ -33,6 +34,9 @@ func BenchmarkLand(b *testing.B) {
 	if err := writeStream(&stream, piece.Record); err != nil {
 		b.Fatal(err)
 	}
+	c := s.client.config
+	c.URL = urlOver(server(b), "tcp")
+	overTCP := open(b, c)
 	ask(b, s, "SYSTEM STOP MERGES flows")
 	plain := fmt.Sprintf("INSERT INTO %s (%s)", s.name("flows"), schemas.Flows.ColumnNames())
 	extra, err := s.newer(b.Context())
@@ -53,8 +57,12 @@ func BenchmarkLand(b *testing.B) {
 		land func() error
 	}{
 		{"sink", func() error { return s.Land(b.Context(), 1, 1, piece) }},
+		{"native", func() error { return overTCP.Land(b.Context(), 1, 1, piece) }},
 		{"unfenced", func() error {
-			_, err := s.post(b.Context(), s.insertParams("", plain+" FORMAT ArrowStream", honest, insertSettings, extra), newBody(piece.Record))
+			_, err := s.client.wire.insert(b.Context(), insertion{
+				statement: plain, settings: slices.Concat(honest, insertSettings, extra), table: schemas.Flows,
+				record: piece.Record, written: make(chan struct{}),
+			})
 			return err
 		}},
 		{"clickhouse-go", func() error {

@@ -2,28 +2,13 @@ package clickhouse
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"io"
-	"net/url"
 	"sync"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 )
-
-// post sends a request with the body. The body's record is not touched after post
-// returned.
-func (s *Sink) post(ctx context.Context, params url.Values, b *recordBody) (outcome, error) {
-	out, err := s.client.send(ctx, params, b)
-	// The server may answer before it read everything: then the connection is
-	// closed, and the writer ends with it.
-	b.finish()
-	if err == nil && b.err != nil {
-		err = b.err
-	}
-	return out, err
-}
 
 // recordBody is the body of a request: an IPC stream of one record batch.
 //
@@ -42,8 +27,8 @@ type recordBody struct {
 	finished bool
 }
 
-func newBody(record arrow.Record) *recordBody {
-	return &recordBody{record: record, written: make(chan struct{})}
+func newBody(record arrow.Record, written chan struct{}) *recordBody {
+	return &recordBody{record: record, written: written}
 }
 
 var errBodyOver = errors.New("the request is over")

@@ -127,7 +127,7 @@ func goText(v any) string {
 }
 
 func readPython(t *testing.T, s *Sink, table schemas.Table) [][]string {
-	u := s.client.base
+	u := s.client.at.url
 	cmd := exec.CommandContext(t.Context(), localtest.Python(t), filepath.Join("testdata", "read_table.py"),
 		u.Hostname(), u.Port(), s.client.config.Database, table.Name, table.ColumnNames())
 	var errs strings.Builder

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -16,12 +15,14 @@ import (
 
 // Config says which ClickHouse, and how patient to be with it.
 type Config struct {
-	// URL of the HTTP interface: http://host:8123 or https://host:8443, with a path
-	// when a proxy wants one. No user, no password, no query.
+	// URL of the server. HTTP: http://host:8123 or https://host:8443, with a path when
+	// a proxy wants one. Native TCP, for servers that offer nothing else:
+	// tcp://host:9000, or tls://host:9440; clickhouse://host:9000 means the same, with
+	// ?secure=true for TLS. No user, no password.
 	URL string `yaml:"url"`
 	// Database that holds the tables. It is created (ENGINE = Atomic) when missing.
 	Database string `yaml:"database"`
-	// User and Password are sent as headers, never in a URL. Empty user: "default".
+	// User and Password are sent as headers or in the handshake, never in a URL. Empty user: "default".
 	User     string        `yaml:"user"`
 	Password secret.Secret `yaml:"password"`
 	// CAFile holds the certificates (PEM) that may sign the server's. Empty: those of
@@ -58,16 +59,9 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clickhouse: "+format, args...)) }
-	u, err := url.Parse(c.URL)
-	switch {
-	case err != nil:
-		fault("url is no URL") // The text may hold a password: it is not repeated.
-	case u.User != nil:
-		fault("url holds a user or password: set user and password instead")
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		fault("url %q: want http://host:port or https://host:port", c.URL)
-	case u.RawQuery != "" || u.Fragment != "":
-		fault("url holds a query or fragment: want http://host:port")
+	at, err := parseAddress(c.URL)
+	if err != nil {
+		fault("%w", err)
 	}
 	if err := schemas.CheckIdentifier("database", c.Database); err != nil {
 		fault("%w", err)
@@ -75,8 +69,8 @@ func (c Config) Validate() error {
 	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(c.Password.Reveal(), "\r\n\x00") {
 		fault("user or password holds a line break")
 	}
-	if c.CAFile != "" && err == nil && u.Scheme != "https" {
-		fault("ca_file is set, but url is not https")
+	if c.CAFile != "" && at.url != nil && !at.secure {
+		fault("ca_file is set, but url is without TLS: want https:// or tls://")
 	}
 	between := func(name string, v, lo, hi time.Duration) {
 		if v < lo || v > hi {
@@ -90,12 +84,12 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// tlsConfig gives nil for http.
-func (c Config) tlsConfig(u *url.URL) (*tls.Config, error) {
-	if u.Scheme != "https" {
+// tlsConfig gives nil for a server without TLS.
+func (c Config) tlsConfig(at address) (*tls.Config, error) {
+	if !at.secure {
 		return nil, nil
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: at.url.Hostname()}
 	if c.CAFile == "" {
 		return conf, nil
 	}

@@ -19,10 +19,12 @@
 //     there". So the owner itself goes on under a higher epoch after doubt: Fence bars
 //     what may still arrive and waits for what runs, then Probe, then Land.
 //
-// One code path for every server: HTTP with ArrowStream. Reads go through
-// clickhouse-go.
+// Two wires carry the same statements and settings: HTTP with ArrowStream, and
+// native TCP with the record's memory as one block, for servers that offer nothing
+// else (see nativeWire). Answers, guarantees and tests are the same over both.
+// Reads go through clickhouse-go.
 //
 // Goroutines: Land starts one that watches the server while the INSERT runs; it and
-// the transport's, which writes the body, are done with the piece when Land
-// returns. Memory: records are borrowed for the time of the call.
+// the wire's, which write the piece, are done with it when Land returns. Memory:
+// records are borrowed for the time of the call.
 package clickhouse

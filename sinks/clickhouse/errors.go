@@ -86,12 +86,13 @@ func classify(out outcome, err error) error {
 	if untrusted(err) {
 		return fatalTrust(err)
 	}
+	unknown := fmt.Errorf("%w: %w", pipeline.ErrInDoubt, err)
+	if !out.connected {
+		unknown = fmt.Errorf("%w: nothing was sent: %w", pipeline.ErrTransient, err)
+	}
 	var server *ServerError
 	if !errors.As(err, &server) || server.Code == 0 {
-		if out.connected {
-			return fmt.Errorf("%w: %w", pipeline.ErrInDoubt, err)
-		}
-		return fmt.Errorf("%w: nothing was sent: %w", pipeline.ErrTransient, err)
+		return unknown
 	}
 	switch hint, dead := hopeless[server.Code]; {
 	case server.Code == codeThrowIf && strings.Contains(server.Text, fenceMark):
@@ -103,7 +104,7 @@ func classify(out outcome, err error) error {
 	case dead:
 		return fmt.Errorf("%w: %s", err, hint)
 	}
-	return fmt.Errorf("%w: %w", pipeline.ErrInDoubt, err)
+	return unknown
 }
 
 // untrusted says that the server's certificate is not one we trust: then nothing

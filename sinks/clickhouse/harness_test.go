@@ -104,10 +104,27 @@ func open(t testing.TB, c Config, tables ...schemas.Table) *Sink {
 	return s
 }
 
+// eachWire runs a test over HTTP and over native TCP.
+func eachWire(t *testing.T, f func(t *testing.T, wire string)) {
+	for _, wire := range []string{"http", "tcp"} {
+		t.Run(wire, func(t *testing.T) { f(t, wire) })
+	}
+}
+
+// urlOver gives the server's address over a wire.
+func urlOver(ch *servers.ClickHouse, wire string) string {
+	if wire == "tcp" {
+		return "tcp://" + ch.TCPAddr
+	}
+	return ch.HTTPURL
+}
+
 // ready gives a sink on a new database with its tables, dropped with the test.
-func ready(t testing.TB, tables ...schemas.Table) *Sink {
+func ready(t testing.TB, tables ...schemas.Table) *Sink { return readyOver(t, "http", tables...) }
+
+func readyOver(t testing.TB, wire string, tables ...schemas.Table) *Sink {
 	t.Helper()
-	c := config(t, server(t).HTTPURL)
+	c := config(t, urlOver(server(t), wire))
 	s := open(t, c, tables...)
 	if err := s.Setup(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -130,8 +147,17 @@ func ask(t testing.TB, s *Sink, sql string) string {
 	return strings.TrimSpace(text)
 }
 
-// target shows a sink to the conformance suite.
-type target struct{ *Sink }
+// target shows a sink to the conformance suite. It reads back over HTTP.
+type target struct {
+	*Sink
+	http *Sink
+}
+
+func newTarget(t testing.TB, s *Sink, httpURL string) target {
+	c := s.client.config
+	c.URL = httpURL
+	return target{s, open(t, c)}
+}
 
 func (g target) Open(t testing.TB) pipeline.Sink { return open(t, g.client.config) }
 
@@ -153,7 +179,7 @@ func (g target) Parts(t testing.TB, table schemas.Table) []int64 {
 // Read asks for Arrow, by another way than clickhouse-go's.
 func (g target) Read(t testing.TB, table schemas.Table) []arrow.Record {
 	t.Helper()
-	body, err := g.client.fetch(t.Context(), "SELECT "+table.ColumnNames()+" FROM "+g.name(table.Name)+" FORMAT ArrowStream")
+	body, err := g.http.client.wire.(*httpWire).fetch(t.Context(), "SELECT "+table.ColumnNames()+" FROM "+g.name(table.Name)+" FORMAT ArrowStream")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +201,7 @@ func (g target) Read(t testing.TB, table schemas.Table) []arrow.Record {
 }
 
 // fetch reads an answer of any length.
-func (c *client) fetch(ctx context.Context, sql string) ([]byte, error) {
+func (c *httpWire) fetch(ctx context.Context, sql string) ([]byte, error) {
 	req, err := c.request(ctx, nil, strings.NewReader(sql))
 	if err != nil {
 		return nil, err

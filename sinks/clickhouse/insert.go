@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -77,17 +76,18 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 
 // insert sends one fenced INSERT and says what came of it.
 func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece, extra []string) error {
-	id := s.queryID(batch, t.Name, piece.Partition, epoch)
-	params := s.insertParams(id, s.statement(t, batch, epoch), honest, insertSettings, extra)
+	in := insertion{
+		id: s.queryID(batch, t.Name, piece.Partition, epoch), statement: s.statement(t, batch, epoch),
+		settings: slices.Concat(honest, insertSettings, extra), table: t, record: piece.Record, written: make(chan struct{}),
+	}
 	watched, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	body := newBody(piece.Record)
 	watcher := make(chan struct{})
 	go func() {
 		defer close(watcher)
-		s.watch(watched, id, body.written, cancel)
+		s.watch(watched, in.id, in.written, cancel)
 	}()
-	out, err := s.post(watched, params, body)
+	out, err := s.client.wire.insert(watched, in)
 	if err == nil && out.written >= 0 && out.written < piece.Rows {
 		// Some setting or policy of the server dropped rows without an error. The probe
 		// will find a piece that is not whole, which stops the shard.
@@ -101,7 +101,7 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 	return classify(out, err)
 }
 
-// statement is the fenced INSERT. The fence is read inside the INSERT itself:
+// statement is the fenced INSERT, without its FORMAT. The fence is read inside the INSERT itself:
 // either the server began this statement before it knew the successor's epoch,
 // then the successor finds it in the process list and waits, or it reads the epoch
 // and refuses.
@@ -113,29 +113,15 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 // of no rows is NULL: the condition would be NULL too, and drop every row without
 // an error.
 //
-// It goes through plain HTTP, with the statement in the URL and the rows as the
-// body, because clickhouse-go's InsertFormat keeps only the table's name and drops
-// the SELECT, and with it the fence; its Exec wants statement and rows in one
-// string. A landing table of engine Null with a materialized view works too, but
-// the view is one more thing that an operator can drop.
+// It goes past clickhouse-go, whose InsertFormat and PrepareBatch keep only the
+// table's name and drop the SELECT, and with it the fence; its Exec wants statement
+// and rows in one string. A landing table of engine Null with a materialized view
+// works too, but the view is one more thing that an operator can drop.
 func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
 	fence := fmt.Sprintf("SELECT throwIf(ifNull(max(epoch), 0) > %d, %s) FROM %s WHERE ledger = %d AND shard = %d",
 		epoch, schemas.QuoteString(fenceMark), s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard())
-	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE (%s) = 0 FORMAT ArrowStream",
+	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE (%s) = 0",
 		s.name(t.Name), t.ColumnNames(), schemas.QuoteString(t.Structure()), fence)
-}
-
-// insertParams are the URL's parameters of an INSERT.
-func (s *Sink) insertParams(id, statement string, settings ...[]string) url.Values {
-	params := url.Values{}
-	for _, pair := range slices.Concat(settings...) {
-		name, value, _ := strings.Cut(pair, "=")
-		params.Set(name, value)
-	}
-	params.Set("database", s.client.config.Database)
-	params.Set("query", statement)
-	params.Set("query_id", id)
-	return params
 }
 
 // queryID names an INSERT for people and for queries of system.processes. Its
@@ -162,8 +148,9 @@ var (
 // take as long as it likes: a deadline of ours would make the server cancel it
 // at a moment when its part may or may not be there.
 //
-// The server lists an INSERT only after its first 256 KiB (max_query_size), or the
-// whole body if that is shorter: until then, "not running" says nothing.
+// Over HTTP the server lists an INSERT only after its first 256 KiB
+// (max_query_size), or the whole body if that is shorter: until then, "not running"
+// says nothing.
 func (s *Sink) watch(ctx context.Context, id string, sent <-chan struct{}, end context.CancelCauseFunc) {
 	tick := time.NewTicker(s.client.config.WatchInterval)
 	defer tick.Stop()

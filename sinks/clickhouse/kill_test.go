@@ -19,15 +19,19 @@ import (
 // three pieces. After each death: start, fence, probe, land what is missing. At
 // the end every piece is there once.
 func TestKilledServerLandsExactlyOnce(t *testing.T) {
+	eachWire(t, killedServer)
+}
+
+func killedServer(t *testing.T, wire string) {
 	const (
-		kills  = 8
+		kills  = 6
 		shards = 3
 		rows   = 20_000
 	)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	l := startLasting(t)
+	l := startLasting(t, wire)
 	writers := make([]*writer, shards)
 	for i := range writers {
 		writers[i] = &writer{t: t, l: l, shard: i, rows: rows}

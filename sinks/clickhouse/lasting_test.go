@@ -20,6 +20,7 @@ import (
 // (ClickHouse/ClickHouse#115666, fixed after 26.7).
 type lasting struct {
 	t        testing.TB
+	wire     string
 	options  servers.ClickHouseOptions
 	database string
 	mu       sync.Mutex
@@ -28,9 +29,9 @@ type lasting struct {
 	sinks    map[string]*Sink // by URL
 }
 
-func startLasting(t testing.TB) *lasting {
+func startLasting(t testing.TB, wire string) *lasting {
 	t.Helper()
-	l := &lasting{t: t, sinks: map[string]*Sink{}, options: servers.ClickHouseOptions{
+	l := &lasting{t: t, wire: wire, sinks: map[string]*Sink{}, options: servers.ClickHouseOptions{
 		Bin: pipelinetest.RequirePart(t, localtest.EnvClickHouse), Lib: pipelinetest.RequirePart(t, localtest.EnvLibrary),
 		Dir: t.TempDir(), MemoryLimit: 4 << 30,
 	}}
@@ -68,12 +69,13 @@ func (l *lasting) sink() *Sink {
 		l.ch = ch
 		l.starts++
 	}
-	s, ok := l.sinks[l.ch.HTTPURL]
+	url := urlOver(l.ch, l.wire)
+	s, ok := l.sinks[url]
 	if !ok {
-		c := config(l.t, l.ch.HTTPURL)
+		c := config(l.t, url)
 		c.Database = l.database
 		s = open(l.t, c)
-		l.sinks[l.ch.HTTPURL] = s
+		l.sinks[url] = s
 	}
 	return s
 }

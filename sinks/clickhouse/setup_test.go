@@ -166,7 +166,7 @@ func TestRegisterLedgersAtOnce(t *testing.T) {
 		wg.Go(func() {
 			other := s
 			if i%2 == 0 {
-				other = target{s}.Open(t).(*Sink)
+				other = open(t, s.client.config)
 			}
 			ids[i], errs[i] = other.RegisterLedger(t.Context(), fmt.Sprintf("ledger %d", i/2), 4, false)
 		})

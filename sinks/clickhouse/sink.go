@@ -34,14 +34,21 @@ var _ pipeline.Sink = (*Sink)(nil)
 //
 // Errors: every fault of the configuration and of the tables at once.
 func New(c Config, tables []schemas.Table) (*Sink, error) {
-	cl, err := newClient(c)
-	s := &Sink{client: cl, tables: map[string]schemas.Table{}}
-	faults := []error{err}
+	s := &Sink{tables: map[string]schemas.Table{}}
+	faults := []error{c.Validate()}
+	if faults[0] == nil {
+		var err error
+		s.client, err = newClient(c, c.URL)
+		faults = append(faults, err)
+	}
 	for _, t := range append(append([]schemas.Table{}, tables...), schemas.Batches, schemas.Ledgers, schemas.Fence) {
 		if _, twice := s.tables[t.Name]; twice {
 			continue
 		}
 		faults = append(faults, t.Validate())
+		if s.client != nil && s.client.at.native {
+			faults = append(faults, checkNative(t))
+		}
 		s.tables[t.Name] = t
 		s.order = append(s.order, t.Name)
 	}
@@ -57,12 +64,12 @@ func New(c Config, tables []schemas.Table) (*Sink, error) {
 }
 
 // Close drops idle connections. Calls that still run are not disturbed.
-func (s *Sink) Close() error { return s.client.close() }
+func (s *Sink) Close() error { return s.client.wire.close() }
 
 // Conn gives clickhouse-go's connection pool on the sink's database, for reading:
 // Query, QueryRow and Select with server-side parameters. It belongs to the sink.
 // Never use it to insert rows into exact tables: its deadlines end INSERTs.
-func (s *Sink) Conn() (driver.Conn, error) { return s.client.reads() }
+func (s *Sink) Conn() (driver.Conn, error) { return s.client.wire.reads() }
 
 // Exec runs one statement on the sink's database and gives the answer's text
 // (TabSeparated unless the statement says FORMAT). It is for people's commands and

@@ -7,5 +7,9 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	sinktest.Run(t, func(t *testing.T) sinktest.Target { return target{ready(t)} })
+	eachWire(t, func(t *testing.T, wire string) {
+		sinktest.Run(t, func(t *testing.T) sinktest.Target {
+			return newTarget(t, readyOver(t, wire), server(t).HTTPURL)
+		})
+	})
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline/secret"
+	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
 // Config is one pipeline.
@@ -86,7 +87,10 @@ type Sweeper struct {
 
 // ClickHouse is where rows land.
 type ClickHouse struct {
-	URL      string    `yaml:"url"`      // http://host:8123
+	// URL of the server: http://host:8123 or https://host:8443; native TCP is
+	// tcp://host:9000 or tls://host:9440 (clickhouse://host:9000, with ?secure=true for
+	// TLS, means the same). Required, without user and password.
+	URL      string    `yaml:"url"`
 	Database string    `yaml:"database"` // default millrace
 	User     string    `yaml:"user"`     // default default
 	Password Reference `yaml:"password"`
@@ -203,7 +207,8 @@ func (c Config) Validate() error {
 	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	c.Ledger.check(check)
-	check(isURL(c.ClickHouse.URL), "clickhouse.url", "no plain http(s) address: give it without user or password, such as http://127.0.0.1:8123")
+	err = clickhouse.CheckURL(c.ClickHouse.URL)
+	check(err == nil, "clickhouse.url", "%v", err)
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
 	faults = append(faults, window.Validate(c.Windows))
 	return errors.Join(faults...)
