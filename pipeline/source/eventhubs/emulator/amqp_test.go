@@ -2,8 +2,12 @@ package emulator_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +59,65 @@ func TestSASLPlain(t *testing.T) {
 	}
 	_, err := dial(t, s, &amqp.ConnOptions{SASLType: amqp.SASLTypeAnonymous()}).NewReceiver(within(t), partition0, nil)
 	wantCondition(t, err, "amqp:unauthorized-access")
+}
+
+// TestTokenEnds: a link ends with the token that opened it, unless a new one was
+// put meanwhile.
+func TestTokenEnds(t *testing.T) {
+	s := start(t, func(c *emulator.Config) { c.Key = "c2VjcmV0" })
+	receiver := func(session *amqp.Session) *amqp.Receiver {
+		t.Helper()
+		r, err := session.NewReceiver(within(t), partition0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	short, long := dial(t, s, anonymously()), dial(t, s, anonymously())
+	putToken(t, s, short, time.Now().Add(3*time.Second))
+	putToken(t, s, long, time.Now().Add(3*time.Second))
+	lost, kept := receiver(short), receiver(long)
+	putToken(t, s, long, time.Now().Add(time.Hour))
+	_, err := lost.Receive(within(t), nil)
+	var detached *amqp.LinkError
+	if !errors.As(err, &detached) || detached.RemoteErr == nil || detached.RemoteErr.Condition != amqp.ErrCondUnauthorizedAccess {
+		t.Errorf("receive after the end of the token: %v, want unauthorized", err)
+	}
+	publish(t, s, 0, "a")
+	if m, err := kept.Receive(within(t), nil); err != nil || string(m.GetData()) != "a" {
+		t.Errorf("receive with a new token: %v, %v", m, err)
+	}
+}
+
+// putToken claims everything with a token of the key c2VjcmV0, as the SDKs do.
+func putToken(t *testing.T, s *emulator.Server, session *amqp.Session, ends time.Time) {
+	t.Helper()
+	audience := url.QueryEscape("sb://" + s.Addr() + "/")
+	mac := hmac.New(sha256.New, []byte("c2VjcmV0"))
+	fmt.Fprintf(mac, "%s\n%d", audience, ends.Unix())
+	token := fmt.Sprintf("SharedAccessSignature sr=%s&sig=%s&se=%d&skn=RootManageSharedAccessKey",
+		audience, url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))), ends.Unix())
+	r, err := session.NewReceiver(within(t), "$cbs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := session.NewSender(within(t), "$cbs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &amqp.Message{Value: token, ApplicationProperties: map[string]any{
+		"operation": "put-token", "type": "servicebus.windows.net:sastoken", "name": "sb://" + s.Addr() + "/",
+	}}
+	if err := w.Send(within(t), request, nil); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := r.Receive(within(t), nil)
+	if err != nil || answer.ApplicationProperties["status-code"] != int32(202) {
+		t.Fatalf("put-token: %+v, %v", answer, err)
+	}
+	if err := errors.Join(r.Close(within(t)), w.Close(within(t))); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func anonymously() *amqp.ConnOptions {

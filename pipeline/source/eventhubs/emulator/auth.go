@@ -103,6 +103,29 @@ func (c *conn) claimed(path string) bool {
 	return false
 }
 
+// expire forgets tokens that have ended, and ends the links that no other opens.
+func (c *conn) expire() {
+	ended := false
+	for path, ends := range c.claims {
+		if ends.After(time.Now()) {
+			c.dueAt(ends)
+			continue
+		}
+		delete(c.claims, path)
+		ended = true
+	}
+	if !ended {
+		return
+	}
+	for _, s := range c.sessions {
+		for _, l := range s.links {
+			if err := c.authorize(l.node()); err != nil {
+				l.detach(err)
+			}
+		}
+	}
+}
+
 // authorize tells whether the peer may have a link to the node. Requests to
 // $management are checked one by one.
 func (c *conn) authorize(n node) *wire.Error {

@@ -34,7 +34,7 @@ type conn struct {
 	trusted   bool                 // needs no token
 	claims    map[string]time.Time // path -> end of the token
 	partial   int64                // bytes of messages that have not arrived whole
-	due       time.Time            // when the next delayed event may go; zero is never
+	due       time.Time            // when the next delayed event may go or a token ends; zero is never
 
 	wakeup chan struct{} // holds one wish to look at mail and logs
 
@@ -302,6 +302,7 @@ func (c *conn) begin(channel uint16, p *wire.Begin) {
 // pump writes events and answers to the links that have credit, each its share.
 func (c *conn) pump() {
 	c.due = time.Time{}
+	c.expire()
 	more := false
 	for _, s := range c.sessions {
 		for _, l := range s.links {

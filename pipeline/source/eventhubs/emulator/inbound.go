@@ -18,7 +18,8 @@ type partialMessage struct {
 	id      uint32
 	format  uint32
 	settled bool
-	payload []byte
+	size    int64  // so far, bytes
+	payload []byte // empty once size is above the limit
 }
 
 func (in *inbound) release() { in.drop() }
@@ -51,14 +52,14 @@ func (in *inbound) transfer(p *wire.Transfer, payload []byte) {
 	}
 	m, c := in.message, in.s.c
 	m.settled = m.settled || p.Settled != nil && *p.Settled
-	limit := c.s.cfg.MaxMessageSize
-	switch size := int64(len(m.payload)) + int64(len(payload)); {
+	m.size += int64(len(payload))
+	switch {
 	case p.Aborted:
 		in.drop()
 		in.count()
 		return
-	case size > limit:
-		in.detach(wire.Errorf(condMessageSize, "The message has more than %d bytes.", limit))
+	case m.size > c.s.cfg.MaxMessageSize:
+		in.discard(p.More)
 		return
 	case c.partial+int64(len(payload)) > maxPartialBytes:
 		in.detach(wire.Errorf(condResourceLimit, "More than %d bytes of unfinished messages on the connection.", maxPartialBytes))
@@ -74,6 +75,20 @@ func (in *inbound) transfer(p *wire.Transfer, payload []byte) {
 	if !p.More {
 		in.drop()
 		in.complete(m, m.payload)
+	}
+}
+
+// discard forgets what came of a message above the limit, and rejects it when all
+// of it has come. The link stays: JavaScript's client would wait for a disposition
+// until its time is up.
+func (in *inbound) discard(more bool) {
+	m, c := in.message, in.s.c
+	c.partial -= int64(len(m.payload))
+	m.payload = nil
+	if !more {
+		in.message = nil
+		in.settle(m, wire.Errorf(condMessageSize, "The received message (delivery-id:%d, size:%d bytes) exceeds the limit (%d bytes) currently allowed on the link.",
+			m.id, m.size, c.s.cfg.MaxMessageSize))
 	}
 }
 
@@ -103,7 +118,11 @@ func (in *inbound) count() {
 }
 
 func (in *inbound) complete(m *partialMessage, payload []byte) {
-	err := in.receive(payload, m.format)
+	in.settle(m, in.receive(payload, m.format))
+}
+
+// settle accepts the message, or rejects it with the error.
+func (in *inbound) settle(m *partialMessage, err *wire.Error) {
 	if err != nil {
 		in.s.c.s.stats.rejected.Add(1)
 	}

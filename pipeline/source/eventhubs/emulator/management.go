@@ -29,7 +29,8 @@ func (c *conn) manage(m *wire.Message) answer {
 	case "com.microsoft:partition":
 		p := h.partition(text("partition"))
 		if p == nil {
-			return answer{code: 404, description: "The partition '" + text("partition") + "' could not be found.", condition: condNotFound}
+			e := h.noPartition()
+			return answer{code: 400, description: e.Description, condition: e.Condition}
 		}
 		return answer{code: 200, description: "OK", value: describePartition(h, p)}
 	default:

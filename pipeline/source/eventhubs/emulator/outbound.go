@@ -148,7 +148,7 @@ func (o *outbound) next() ([]byte, bool) {
 	return payload, true
 }
 
-// dueAt remembers when a delayed event may go.
+// dueAt remembers when there is something to do without a frame or mail.
 func (c *conn) dueAt(t time.Time) {
 	if c.due.IsZero() || t.Before(c.due) {
 		c.due = t

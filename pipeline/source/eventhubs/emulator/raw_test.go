@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator/internal/wire"
 )
 
@@ -138,15 +140,6 @@ func (p *rawPeer) attached(handle uint32, address string) {
 	}
 }
 
-// detached expects a detach with the condition.
-func (p *rawPeer) detached(condition wire.Symbol) {
-	p.t.Helper()
-	d, ok := p.read().(*wire.Detach)
-	if !ok || !d.Closed || d.Error == nil || d.Error.Condition != condition {
-		p.t.Fatalf("%+v, want detach with %s", d, condition)
-	}
-}
-
 func TestRefusesOtherProtocols(t *testing.T) {
 	s := startRaw(t, nil)
 	for _, header := range []string{"AMQP\x00\x01\x00\x00", "AMQP\x02\x01\x00\x00", "GET / HT", "AMQP\x00\x00\x09\x01"} {
@@ -197,18 +190,32 @@ func message(body string) []byte {
 
 func id(n uint32) *uint32 { return &n }
 
+// TestMessageSizeLimit: a message above the limit is rejected when all of it has
+// come, and the link goes on.
 func TestMessageSizeLimit(t *testing.T) {
 	s := startRaw(t, func(c *Config) { c.MaxMessageSize = 2000 })
 	p := dialRaw(t, s, wire.Open{MaxFrameSize: 4096})
 	p.attached(0, "logs")
 	p.send(&wire.Transfer{DeliveryID: id(0), More: true}, make([]byte, 1500))
 	p.send(&wire.Transfer{More: true}, make([]byte, 1500))
-	p.detached(condMessageSize)
-	p.send(&wire.Transfer{}, make([]byte, 1500)) // on its way before the detach came
-	p.send(&wire.Detach{Closed: true}, nil)
-	p.attached(0, "logs/Partitions/1") // the handle is free again
+	p.send(&wire.Transfer{}, make([]byte, 1500))
+	d, ok := p.read().(*wire.Disposition)
+	if !ok || d.First != 0 || !d.Settled {
+		t.Fatalf("%+v, want the disposition of delivery 0", d)
+	}
+	if diff := cmp.Diff(wire.Rejected(wire.Errorf(condMessageSize,
+		"The received message (delivery-id:0, size:4500 bytes) exceeds the limit (2000 bytes) currently allowed on the link.")), d.State); diff != "" {
+		t.Error(diff)
+	}
 	if n := s.Stats().EventsIn; n != 0 {
 		t.Errorf("%d events stored", n)
+	}
+	p.send(&wire.Transfer{DeliveryID: id(1)}, message("small"))
+	if d, ok := p.read().(*wire.Disposition); !ok || d.First != 1 {
+		t.Fatalf("%+v, want the disposition of delivery 1", d)
+	}
+	if n := s.Stats(); n.EventsIn != 1 || n.MessagesRejected != 1 {
+		t.Errorf("%+v, want one event stored and one message rejected", n)
 	}
 }
 

@@ -169,6 +169,17 @@ func (l *link) detach(e *wire.Error) {
 	l.release()
 }
 
+// node is what the link leads to; a link that was refused leads nowhere.
+func (l *link) node() node {
+	switch {
+	case l.in != nil:
+		return l.in.node
+	case l.out != nil:
+		return l.out.node
+	}
+	return node{}
+}
+
 func (l *link) release() {
 	switch {
 	case l.in != nil:

@@ -52,10 +52,11 @@ func (m *Message) Property(i int) any {
 }
 
 // ParseMessage cuts an encoded message into its sections. Sections must come in
-// the order of the specification, each once except data and sequence.
+// the order of the specification, each once except data and sequence; but the
+// footer may stand before the body, where rhea (JavaScript) writes it.
 func ParseMessage(b []byte) (*Message, error) {
 	m := &Message{}
-	last := uint64(0)
+	last, footer := uint64(0), false
 	for len(b) > 0 {
 		v, rest, err := Parse(b)
 		if err != nil {
@@ -67,7 +68,8 @@ func ParseMessage(b []byte) (*Message, error) {
 			return nil, errors.New("parse message: not a section")
 		}
 		repeats := code == SectionData || code == SectionSequence
-		if code < last || (code == last && !repeats) {
+		isBody := code >= SectionData && code < SectionFooter
+		if code < last || (code == last && !repeats) || (footer && !isBody) {
 			return nil, fmt.Errorf("parse message: section 0x%02x after 0x%02x", code, last)
 		}
 		if code >= SectionProperties && m.Bare == nil {
@@ -76,7 +78,11 @@ func ParseMessage(b []byte) (*Message, error) {
 		if err := m.section(code, d.Value, b[:len(b)-len(rest)]); err != nil {
 			return nil, err
 		}
-		last, b = code, rest
+		if b = rest; code == SectionFooter {
+			footer = true
+		} else {
+			last = code
+		}
 	}
 	return m, nil
 }
@@ -96,8 +102,8 @@ func (m *Message) section(code uint64, v any, raw []byte) error {
 	case SectionAppProperties:
 		m.AppProperties, ok = v.(Map)
 	case SectionData:
-		var data []byte
-		data, ok = v.([]byte)
+		data, isBinary := v.([]byte)
+		ok = isBinary || v == nil // JavaScript's client writes null for a body of null
 		m.Data = append(m.Data, data)
 	case SectionSequence:
 		_, ok = v.(List)

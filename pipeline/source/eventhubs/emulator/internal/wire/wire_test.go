@@ -216,7 +216,14 @@ func TestMessageSections(t *testing.T) {
 	if diff := cmp.Diff(want, m); diff != "" {
 		t.Error(diff)
 	}
+	// What JavaScript's client writes: a body of null, and the footer before it.
+	odd := AppendSection(AppendSection(nil, SectionFooter, Map{}), SectionData, nil)
+	if m, err := ParseMessage(odd); err != nil || len(m.Data) != 1 || !bytes.Equal(m.Bare, odd) {
+		t.Errorf("null behind the footer: %+v, %v", m, err)
+	}
 	for name, b := range map[string][]byte{
+		"two footers":  AppendSection(AppendSection(nil, SectionFooter, Map{}), SectionFooter, Map{}),
+		"footer first": AppendSection(AppendSection(nil, SectionFooter, Map{}), SectionHeader, List{}),
 		"out of order": AppendSection(AppendSection(nil, SectionData, []byte{}), SectionHeader, List{}),
 		"twice":        AppendSection(AppendSection(nil, SectionHeader, List{}), SectionHeader, List{}),
 		"wrong type":   AppendSection(nil, SectionData, "text"),
