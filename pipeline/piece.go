@@ -116,6 +116,9 @@ func (p Piece) checkTimes(col arrow.Array) error {
 	if int64(lo) < p.MinTime || int64(hi) > p.MaxTime {
 		return fmt.Errorf("BUG: the piece says times %d to %d and has %d to %d", p.MinTime, p.MaxTime, lo, hi)
 	}
+	if first, last := dayOf(int64(lo)), dayOf(int64(hi)); first != p.Partition || last != p.Partition {
+		return fmt.Errorf("BUG: the piece is of partition %q and has rows of %s to %s", p.Partition, first, last)
+	}
 	return nil
 }
 

@@ -23,11 +23,7 @@ func DefaultLimits() Limits {
 	return Limits{Depth: 32, Text: 64 << 10, Tuples: 1 << 20, Members: 256, Rejects: 1 << 17}
 }
 
-const (
-	minRoom = 1024 // rows of the first buffers
-	maxMACs = 64   // a piece lists its MACs up to this many
-	msInDay = 24 * 60 * 60 * 1000
-)
+const minRoom = 1024 // rows of the first buffers
 
 // Range says where the bytes stand.
 type Range struct {
@@ -124,7 +120,7 @@ func (b *Batch) Take(id pipeline.BatchID) arrow.Record {
 //
 // Shape: schemas.Flows. The caller releases each piece's record.
 func (b *Batch) Flush(id pipeline.BatchID) []pipeline.Piece {
-	return Pieces(b.alloc, b.Take(id))
+	return pipeline.Pieces(b.alloc, schemas.Flows, b.Take(id))
 }
 
 // finish writes the columns that are the same for the whole batch and gives the

@@ -12,6 +12,8 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
+const msInDay = 24 * 60 * 60 * 1000
+
 // The columns are addressed by place in the hot loops; the schema decides.
 func TestColumnsFollowTheSchema(t *testing.T) {
 	var names []string

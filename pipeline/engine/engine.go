@@ -21,7 +21,9 @@ import (
 
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -95,8 +97,8 @@ type Sweeper interface {
 	Sweep(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error
 }
 
-// Parts are what an engine is assembled from. Checkpoints may be nil; everything
-// else is needed.
+// Parts are what an engine is assembled from. The first four are needed; what else
+// is nil does nothing, or is Go's own clock and memory.
 type Parts struct {
 	Ledger      *ledger.Ledger
 	Sources     []pipeline.Source
@@ -110,6 +112,33 @@ type Parts struct {
 	Tracer    trace.Tracer
 	Logger    *slog.Logger
 	Now       func() time.Time
+}
+
+// complete fills in what may be nil.
+func (p *Parts) complete() error {
+	var missing error
+	if p.Ledger == nil || p.Reader == nil {
+		missing = errors.New("parts: want a ledger and a reader")
+	}
+	if p.Operators == nil {
+		p.Operators = func() ([]pipeline.Operator, error) { return nil, nil }
+	}
+	if p.Allocator == nil {
+		p.Allocator = memory.DefaultAllocator
+	}
+	if p.Meter == nil {
+		p.Meter = metricnoop.Meter{}
+	}
+	if p.Tracer == nil {
+		p.Tracer = tracenoop.Tracer{}
+	}
+	if p.Logger == nil {
+		p.Logger = slog.New(slog.DiscardHandler)
+	}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	return errors.Join(missing, checkSinks(p.Sinks))
 }
 
 // Engine is one running pipeline.
@@ -132,7 +161,7 @@ func New(cfg Config, parts Parts) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	if err := checkSinks(parts.Sinks); err != nil {
+	if err := parts.complete(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := &Engine{

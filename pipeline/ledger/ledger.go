@@ -122,6 +122,12 @@ func (l *Ledger) open(ctx context.Context, fresh Info, register Register) error 
 	return nil
 }
 
+// OneLedger registers a ledger under an id with a target that no other ledger writes
+// to, and that keeps no list of ledgers.
+func OneLedger(id uint16) Register {
+	return func(context.Context, string, int) (uint16, error) { return id, nil }
+}
+
 func (l *Ledger) create(ctx context.Context, register Register) error {
 	if l.info.Shards < 1 || l.info.Shards > pipeline.MaxShards {
 		return fmt.Errorf("create ledger: %d shards, want 1 to %d", l.info.Shards, pipeline.MaxShards)
