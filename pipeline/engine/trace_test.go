@@ -150,7 +150,7 @@ func checkAttributes(t *testing.T, spans tracetest.SpanStubs) {
 	free := map[string]bool{"fetch blob": true, "commit batch": true}
 	for _, s := range spans {
 		for _, a := range s.Attributes {
-			text := a.Value.Emit()
+			text := a.Value.String()
 			if key := s.Name + " " + string(a.Key); (strings.ContainsAny(text, "/ ") || len(text) > 40) && !free[key] {
 				t.Errorf("attribute %s is %q", key, text)
 			}

@@ -203,13 +203,13 @@ func (l *Lease) Keep(ctx context.Context) error {
 		o.Serial++
 		err := l.write(bounded, o)
 		cancel()
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, context.DeadlineExceeded):
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the caller has asked for the end
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("no sign of life could be given for %v: %w", l.cfg.Expiry, pipeline.ErrFenced)
-		default:
+		}
+		if err != nil {
 			return l.lost(ctx, err)
 		}
 	}

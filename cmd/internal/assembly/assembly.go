@@ -325,7 +325,7 @@ func patiently(ctx context.Context, log *slog.Logger, what string, f func() erro
 			return err
 		}
 		if attempt%sayEvery == 0 {
-			log.Warn(what+" is not there yet, waiting for it", slog.Any("cause", err))
+			log.Warn("not there yet, waiting for it", slog.String("what", what), slog.Any("cause", err))
 		}
 		select {
 		case <-time.After(targetPause):

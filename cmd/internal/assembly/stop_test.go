@@ -272,7 +272,7 @@ clickhouse: {url: "http://127.0.0.1:1"}
 func TestStopWhileStarting(t *testing.T) {
 	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		p := deadWorld(t).launch()
-		for deadline := time.Now().Add(patience); !strings.Contains(p.said(), "target is not there yet"); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); !strings.Contains(p.said(), "waiting for it\" what=target"); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("it does not wait for its target: %s", p.said())
 			}
