@@ -74,6 +74,14 @@ chaos: partsctl ## The demo with the pipeline killed (-9) five times, then the r
 	@$(call PARTS_AND_BUILD,demo)
 	@exec bin/millrace demo --chaos --for 60s $(DEMO_FLAGS) $(ARGS)
 
+SOAK ?= 10m
+
+.PHONY: soak
+soak: partsctl ## 3,000 interfaces in 3 accounts at their real pace for SOAK (10m), with the limits on lag and memory
+	@$(PARTS) $(PARTS_FLAGS) check demo
+	@$(call PARTS_AND_BUILD,demo)
+	@exec bin/millrace demo --real-time --accounts 3 --nics 3000 --tuples-per-minute 100 --for $(SOAK) -o json $(DEMO_FLAGS) $(ARGS)
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

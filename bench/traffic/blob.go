@@ -13,8 +13,9 @@ const (
 	blobFooter = `]}`
 )
 
-// BlobName names a blob in the simulator's account.
+// BlobName names a blob.
 type BlobName struct {
+	Account   string
 	Container string
 	Path      string
 }

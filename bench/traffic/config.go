@@ -10,6 +10,7 @@ import (
 // Limits of a Config. They bound memory and keep addresses unique.
 const (
 	maxNICs            = 50_000
+	maxAccounts        = 16
 	maxTuplesPerMinute = 2_000_000
 	maxWriters         = 256
 	maxLate            = 30 * time.Minute
@@ -24,6 +25,10 @@ type Config struct {
 	// Account is the name of the storage account that holds the logs.
 	// Default "devstoreaccount1"; 3 to 24 lower-case letters and digits.
 	Account string
+	// Accounts is the number of storage accounts over which the interfaces are spread
+	// evenly: the one above, and others with 2, 3 ... behind its name. Default 1; 1 to
+	// 16.
+	Accounts int
 	// NICs is the number of network interfaces that are logged. Default 64; 1 to
 	// 50,000.
 	NICs int
@@ -91,6 +96,7 @@ func DefaultConfig() Config {
 	return Config{
 		Seed:             1,
 		Account:          "devstoreaccount1",
+		Accounts:         1,
 		NICs:             64,
 		TuplesPerMinute:  2000,
 		DiurnalPercent:   30,
@@ -107,6 +113,15 @@ func DefaultConfig() Config {
 		Noise:            0.01,
 		LateMax:          5 * time.Minute,
 	}
+}
+
+// AccountNames gives the storage accounts of the estate.
+func (c Config) AccountNames() []string {
+	names := []string{c.Account}
+	for n := 2; n <= min(c.Accounts, maxAccounts); n++ {
+		names = append(names, fmt.Sprintf("%s%d", c.Account, n))
+	}
+	return names
 }
 
 var accountName = regexp.MustCompile(`^[a-z0-9]{3,24}$`)
@@ -130,8 +145,11 @@ func (c Config) Validate() error {
 			add("%s is %v, want %v to %v", name, v, lo, hi)
 		}
 	}
-	if !accountName.MatchString(c.Account) {
-		add("account is %q, want 3 to 24 lower-case letters and digits", c.Account)
+	number("accounts", c.Accounts, 1, maxAccounts)
+	for _, name := range c.AccountNames() {
+		if !accountName.MatchString(name) {
+			add("account is %q, want 3 to 24 lower-case letters and digits", name)
+		}
 	}
 	number("nics", c.NICs, 1, maxNICs)
 	number("tuples per minute", c.TuplesPerMinute, 1, maxTuplesPerMinute)

@@ -35,6 +35,7 @@ func NewDirectoryWriter(root string) *DirectoryWriter {
 }
 
 func (d *DirectoryWriter) file(name BlobName) string {
+	// One account: its name is in no path.
 	return filepath.Join(d.root, name.Container, filepath.FromSlash(name.Path))
 }
 

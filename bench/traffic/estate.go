@@ -77,6 +77,7 @@ type vnet struct {
 // nic is one network interface: the writer of one blob an hour.
 type nic struct {
 	index   int
+	account string
 	vnet    *vnet
 	role    role
 	format  format
@@ -94,11 +95,12 @@ type nic struct {
 // Estate is the immutable world of one Config: networks, interfaces and the
 // links over which flows run. It is safe for concurrent use.
 type Estate struct {
-	cfg   Config
-	nics  []*nic
-	vnets []*vnet
-	links []*link
-	load  [24 * 60]uint64 // Load by minute of the day, 1024 = mean.
+	cfg      Config
+	accounts []string
+	nics     []*nic
+	vnets    []*vnet
+	links    []*link
+	load     [24 * 60]uint64 // Load by minute of the day, 1024 = mean.
 }
 
 // NewEstate builds the estate of a configuration. The same seed and shape give
@@ -107,7 +109,7 @@ func NewEstate(cfg Config) (*Estate, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Estate{cfg: cfg}
+	e := &Estate{cfg: cfg, accounts: cfg.AccountNames()}
 	for v := 0; v*nicsPerVNet < cfg.NICs; v++ {
 		e.vnets = append(e.vnets, e.newVNet(v))
 	}
@@ -147,12 +149,13 @@ func (e *Estate) newNIC(i int) *nic {
 	net := e.vnets[i/nicsPerVNet]
 	key := place(e.cfg.Seed, forNIC, uint64(i))
 	n := &nic{
-		index:  i,
-		vnet:   net,
-		role:   roles[i%nicsPerVNet],
-		format: e.formatOf(key),
-		key:    key,
-		phase:  int64(below(mix(key+1), minuteMS)),
+		index:   i,
+		account: e.accounts[i%len(e.accounts)],
+		vnet:    net,
+		role:    roles[i%nicsPerVNet],
+		format:  e.formatOf(key),
+		key:     key,
+		phase:   int64(below(mix(key+1), minuteMS)),
 	}
 	// The running number keeps the address unique, the maker's prefix real.
 	n.mac = macs[mix(key+2)%uint64(len(macs))] + strings.ToUpper(hex(0, uint64(i)*40503&0xFFFF|mix(e.cfg.Seed)&0xFF<<16, 6))
@@ -263,6 +266,11 @@ func (n *nic) hour(w int64) int64 { return floorDiv(n.windowStart(w)+minuteMS/2,
 
 // firstWindow is the first window that starts at or after t, Unix milliseconds.
 func (n *nic) firstWindow(t int64) int64 { return floorDiv(t-n.phase+minuteMS-1, minuteMS) }
+
+// blob names the blob of an hour, in Unix hours.
+func (n *nic) blob(hour int64) BlobName {
+	return BlobName{Account: n.account, Container: n.format.container(), Path: n.path(hour)}
+}
 
 // path is the name of the blob of an hour, in Unix hours, in its container.
 func (n *nic) path(hour int64) string {

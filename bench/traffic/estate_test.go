@@ -287,3 +287,24 @@ func TestConfigFaultsAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Interfaces are spread over the accounts, and blobs, books and events name theirs.
+func TestSeveralAccounts(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.NICs, cfg.Accounts, cfg.Account = 7, 3, "logs"
+	e, err := NewEstate(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for nic := range cfg.NICs {
+		count[e.Hour(nic, time.Unix(0, 0)).Account]++
+	}
+	if want := map[string]int{"logs": 3, "logs2": 2, "logs3": 2}; !maps.Equal(count, want) {
+		t.Errorf("interfaces by account: %v, want %v", count, want)
+	}
+	a := Accounts{"logs": &MemoryWriter{}}
+	if err := a.Stage(t.Context(), BlobName{Account: "other", Container: "c", Path: "p"}, "id", nil); err == nil || !strings.Contains(err.Error(), `"other"`) {
+		t.Errorf("a blob of an unknown account gives %v", err)
+	}
+}

@@ -119,10 +119,10 @@ func (n *notice) storageData(request string) eventData {
 func createdNotice(cfg *Config, key uint64, name BlobName, etag string, length int64, sequence uint64, at time.Time) *notice {
 	return &notice{
 		key:       key,
-		account:   cfg.Account,
+		account:   name.Account,
 		name:      name,
 		eventType: blobCreated,
-		data:      blobData(cfg.Account, name, "PutBlockList", etag, length, sequencerOf(cfg.Seed, sequence)),
+		data:      blobData(name.Account, name, "PutBlockList", etag, length, sequencerOf(cfg.Seed, sequence)),
 		at:        at,
 		cloud:     chance(mix(key+7), cfg.CloudEventsShare),
 	}

@@ -11,12 +11,11 @@ import (
 // Units: the hour that contains t, UTC.
 // Errors: nic outside of [0, NICs) is a programming error and panics.
 func (e *Estate) Hour(nic int, t time.Time) BlobName {
-	n := e.nics[nic]
-	return BlobName{Container: n.format.container(), Path: n.path(floorDiv(t.UnixMilli(), hourMS))}
+	return e.nics[nic].blob(floorDiv(t.UnixMilli(), hourMS))
 }
 
 // key is the name of a blob in Truth.
-func (e *Estate) key(b BlobName) string { return e.cfg.Account + "/" + b.Container + "/" + b.Path }
+func (b BlobName) key() string { return b.Account + "/" + b.Container + "/" + b.Path }
 
 // WriteHour writes the whole PT1H.json that an interface has at the end of the
 // hour that contains t: sixty records, the same bytes as the live simulation of
@@ -37,7 +36,7 @@ func (e *Estate) WriteHour(w io.Writer, nic int, t time.Time) (Truth, error) {
 		if i > 0 {
 			buf = append(buf, ',')
 		}
-		buf = g.record(buf, n, w0+i, e.key(name), written+int64(len(buf)))
+		buf = g.record(buf, n, w0+i, name.key(), written+int64(len(buf)))
 		last := i == 59
 		if last {
 			buf = append(buf, blobFooter...)
@@ -50,7 +49,7 @@ func (e *Estate) WriteHour(w io.Writer, nic int, t time.Time) (Truth, error) {
 		if !last {
 			now += int64(len(blobFooter))
 		}
-		book.commit(e.key(name), &g.tally, length, now)
+		book.commit(name.key(), &g.tally, length, now)
 		length = now
 		g.tally.reset()
 		buf = buf[:0]

@@ -48,11 +48,11 @@ func (w *writer) blobOf(t task) *openBlob {
 	b := w.blobs[t.nic.index]
 	if b == nil || b.hour != hour {
 		b = &openBlob{
-			name: BlobName{Container: t.nic.format.container(), Path: t.nic.path(hour)},
+			name: t.nic.blob(hour),
 			hour: hour,
 			end:  int64(len(blobHeader)),
 		}
-		b.key = w.s.estate.key(b.name)
+		b.key = b.name.key()
 		b.place = place(w.s.cfg.Seed, forBlock, textPlace(b.key))
 		w.blobs[t.nic.index] = b
 	}

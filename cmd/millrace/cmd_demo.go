@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace/millrace/bench/traffic"
+	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/cmd/internal/demo"
 	"github.com/millrace/millrace/deploy/local"
 	"github.com/millrace/millrace/pipeline/secret"
@@ -33,6 +34,12 @@ const (
 	demoMalformed = 0.00002
 	demoAccount   = "millracedemo"
 	chaosKills    = 5
+	// demoBatching and demoSweep are quicker than anybody would pay for in production.
+	demoBatching = time.Second
+	demoSweep    = 5 * time.Second
+	// What --real-time promises.
+	realTimeLag = 10 * time.Second
+	realTimeRSS = 512
 )
 
 type demoFlags struct {
@@ -44,6 +51,7 @@ type demoFlags struct {
 	dir        string
 	clickhouse string
 	partitions int
+	realTime   bool
 	traffic    traffic.Config
 }
 
@@ -90,6 +98,8 @@ environment, %s and
 	flags.IntVar(&f.kills, "kills", 0, "how often --chaos kills")
 	flags.StringVar(&f.dir, "dir", "", "folder for tables, state and logs (default: demo in the cache folder)")
 	flags.StringVar(&f.clickhouse, "clickhouse", "", "URL of a ClickHouse server to use instead of the embedded one")
+	flags.BoolVar(&f.realTime, "real-time", false, "begin now, with a pipeline set up as for production, and hold its lag and memory against limits")
+	flags.IntVar(&f.traffic.Accounts, "accounts", 1, "storage accounts over which the interfaces are spread")
 	flags.IntVar(&f.traffic.NICs, "nics", f.traffic.NICs, "network interfaces of the estate")
 	flags.IntVar(&f.traffic.TuplesPerMinute, "tuples-per-minute", f.traffic.TuplesPerMinute, "mean tuples of an interface in a minute")
 	flags.Float64Var(&f.traffic.TuplesPerSecond, "rate", f.traffic.TuplesPerSecond, "tuples per second while the past hour is replayed; 0: as fast as it goes")
@@ -133,6 +143,9 @@ func (f *demoFlags) check() error {
 		f.traffic.Seed = rand.Uint64()
 	}
 	f.traffic.Start = time.Now().Add(-time.Hour).Truncate(time.Second)
+	if f.realTime {
+		f.traffic.Start = time.Now().Truncate(time.Second)
+	}
 	faults = append(faults, f.traffic.Validate())
 	if f.chaos && f.kills == 0 {
 		f.kills = chaosKills
@@ -167,7 +180,7 @@ func (f demoFlags) run(cmd *cobra.Command) error {
 	interrupts := make(chan os.Signal, 2)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(interrupts)
-	err = demo.Run(context.WithoutCancel(cmd.Context()), demo.Config{ // SIGTERM drains
+	cfg := demo.Config{
 		For: f.duration, JSON: f.output == "json", Keep: f.keep, Kills: f.kills, Dir: dir,
 		ClickHouse: demo.Server{
 			URL: strings.TrimSuffix(f.clickhouse, "/"), User: os.Getenv(demo.EnvClickHouseUser),
@@ -176,7 +189,13 @@ func (f demoFlags) run(cmd *cobra.Command) error {
 		Traffic: f.traffic, Partitions: f.partitions, Cache: cache,
 		Program: self, ServerProgram: filepath.Join(filepath.Dir(self), "millrace-clickhouse"), Machine: machine,
 		Out: cmd.OutOrStdout(), Status: cmd.ErrOrStderr(), Interrupts: interrupts,
-	})
+		Batching: demoBatching, Sweep: demoSweep,
+	}
+	if f.realTime {
+		production := config.Default()
+		cfg.Batching, cfg.Sweep, cfg.Limits = production.MaxBatchAge, production.Sweeper.Interval, &demo.Limits{Lag: realTimeLag, RSSMiB: realTimeRSS}
+	}
+	err = demo.Run(context.WithoutCancel(cmd.Context()), cfg) // SIGTERM drains
 	if errors.Is(err, demo.ErrMismatch) {
 		return &exitError{code: exitFailed} // the table has said so
 	}

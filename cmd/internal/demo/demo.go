@@ -41,6 +41,11 @@ type Config struct {
 	JSON bool
 	// Keep adds to the tables that the last demo in Dir left.
 	Keep bool
+	// Batching is how long a batch waits for more, and Sweep the time between two
+	// listings of the containers.
+	Batching, Sweep time.Duration
+	// Limits, when set, are held against the result.
+	Limits *Limits
 	// Kills is how often the pipeline is killed (SIGKILL) and started again, spread
 	// over For, or over a minute when For is 0.
 	Kills int
@@ -101,6 +106,9 @@ var (
 	ErrMismatch = errors.New("the tables do not match what was written")
 )
 
+// judged says that a demo came to its end, whatever it found.
+func judged(err error) bool { return errors.Is(err, ErrMismatch) || errors.Is(err, ErrMissed) }
+
 type demo struct {
 	cfg   Config
 	say   *console
@@ -128,9 +136,10 @@ type demo struct {
 	serverPorts [2]int // of the embedded ClickHouse, HTTP and native; 0 before its first start
 }
 
-// blobStorage is where the estate writes.
+// blobStorage is where the estate writes. Its accounts have one key.
 type blobStorage struct {
-	endpoint, key string
+	endpoints map[string]string // by account
+	key       string
 }
 
 // Run runs a demo to its end.
@@ -145,7 +154,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	err := d.interruptible(ctx)
 	d.say.close()
-	if err != nil && cfg.JSON && !errors.Is(err, ErrMismatch) {
+	if err != nil && cfg.JSON && !judged(err) {
 		printFailure(cfg.Out, err)
 	}
 	return err
@@ -161,7 +170,7 @@ func (d *demo) interruptible(ctx context.Context) error {
 	for interrupts := 0; ; {
 		select {
 		case err := <-done:
-			if err != nil && !errors.Is(err, ErrMismatch) {
+			if err != nil && !judged(err) {
 				d.group.Kill() // there is nothing to save
 				return fmt.Errorf("demo: %w", err)
 			}
@@ -175,7 +184,7 @@ func (d *demo) interruptible(ctx context.Context) error {
 			}
 			cancel(ErrNotReconciled)
 			d.group.Kill()
-			if err := <-done; err == nil || errors.Is(err, ErrMismatch) {
+			if err := <-done; err == nil || judged(err) {
 				return err // it was ready just now
 			}
 			d.say.line("killed by a second interrupt: not reconciled")
@@ -187,7 +196,7 @@ func (d *demo) interruptible(ctx context.Context) error {
 // run starts everything, watches, and reconciles.
 func (d *demo) run(ctx context.Context) error {
 	err := d.stages(ctx)
-	if err == nil || errors.Is(err, ErrMismatch) || errors.Is(err, ErrNotReconciled) || ctx.Err() != nil {
+	if err == nil || judged(err) || errors.Is(err, ErrNotReconciled) || ctx.Err() != nil {
 		return err
 	}
 	// When a child ends, others complain that it is gone: its own words say more. Its
@@ -237,7 +246,7 @@ func (d *demo) announce() {
 	d.say.line("everything is up after %.1f s", time.Since(d.began).Seconds())
 	d.say.line("versions:   ClickHouse %s, Azurite %s, on %s", t.version, part(local.PartAzurite).Version, d.cfg.Machine)
 	d.say.line("ClickHouse: %s   database %s, %s", t.url, t.database, t.login())
-	d.say.line("blobs:      %s   estate: %s/status", d.blobs.endpoint, d.estateURL)
+	d.say.line("blobs:      %s   estate: %s/status", d.blobs.endpoints[d.cfg.Traffic.Account], d.estateURL)
 	d.say.line("pipeline:   %s/status   metrics: %s/metrics", d.pipeline.address(), d.pipeline.address())
 	d.say.line("folder:     %s   (configuration millrace.yaml, logs, tables)", d.cfg.Dir)
 	d.say.line("ask, for instance:")

@@ -28,11 +28,12 @@ const EnvStorageKey = "MILLRACE_DEMO_STORAGE_KEY"
 // EstateConfig is what the estate's process is told, in a file: the simulated
 // estate and the Event Hubs emulator that it publishes to.
 type EstateConfig struct {
-	Listen     string         `json:"listen"`     // of its control interface
-	EventHubs  string         `json:"event_hubs"` // address of the emulator
-	Partitions int            `json:"partitions"`
-	Endpoint   string         `json:"endpoint"` // of the blob storage
-	Traffic    traffic.Config `json:"traffic"`
+	Listen     string `json:"listen"`     // of its control interface
+	EventHubs  string `json:"event_hubs"` // address of the emulator
+	Partitions int    `json:"partitions"`
+	// Endpoints of the blob storage, by account.
+	Endpoints map[string]string `json:"endpoints"`
+	Traffic   traffic.Config    `json:"traffic"`
 }
 
 // EstateStatus is what the estate's control interface tells.
@@ -84,9 +85,11 @@ func newEstate(cfg EstateConfig, log *slog.Logger) (*estate, error) {
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := traffic.DialAzure(cfg.Endpoint, cfg.Traffic.Account, os.Getenv(EnvStorageKey))
-	if err != nil {
-		return nil, err
+	blobs := traffic.Accounts{}
+	for account, endpoint := range cfg.Endpoints {
+		if blobs[account], err = traffic.DialAzure(endpoint, account, os.Getenv(EnvStorageKey)); err != nil {
+			return nil, err
+		}
 	}
 	e.simulator, err = traffic.New(cfg.Traffic, traffic.Deps{Blobs: blobs, Publish: e.publish, Logger: log})
 	if err != nil {

@@ -16,6 +16,14 @@ const drainPoll = 100 * time.Millisecond
 // is in the tables with the simulator's own books.
 func (d *demo) reconcile(ctx context.Context) error {
 	began := time.Now()
+	var figures *Figures
+	if d.cfg.Limits != nil {
+		f, err := d.measure(ctx)
+		if err != nil {
+			return fmt.Errorf("read the pipeline's metrics: %w", err)
+		}
+		figures = &f
+	}
 	d.say.line("stopping the estate; then the pipeline lands what is left and closes its windows")
 	if err := d.post(ctx, d.estateURL+"/stop"); err != nil {
 		return fmt.Errorf("stop the estate: %w", err)
@@ -30,6 +38,7 @@ func (d *demo) reconcile(ctx context.Context) error {
 		return err
 	}
 	r := newResult(truth)
+	r.Figures = figures
 	r.Kills, r.PipelineRSSMiB, r.FirstRowSeconds = d.kills, d.peakRSS>>20, d.firstRow.Seconds()
 	r.fetch(uint64(d.fetched+d.lastSeen.BytesFetched), d.kills > 0)
 	held, err := d.tables.read(ctx)
@@ -47,6 +56,9 @@ func (d *demo) reconcile(ctx context.Context) error {
 	}
 	if !r.Good() {
 		return fmt.Errorf("demo: %w", ErrMismatch)
+	}
+	if d.cfg.Limits != nil {
+		return d.cfg.Limits.check(&r)
 	}
 	return nil
 }

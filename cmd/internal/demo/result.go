@@ -35,7 +35,8 @@ type Result struct {
 	TuplesPerSecond  float64 `json:"tuples_per_second"`
 	FirstRowSeconds  float64 `json:"first_row_seconds"` // since the start of the demo
 	PipelineRSSMiB   int64   `json:"pipeline_rss_mib"`  // highest, of the pipeline's process
-	Reconciled       bool    `json:"reconciled"`        // everything was compared; Lost and so on say with what outcome
+	*Figures                 // of a run in real time
+	Reconciled       bool    `json:"reconciled"` // everything was compared; Lost and so on say with what outcome
 }
 
 // Good says that every tuple is where it belongs exactly once.
@@ -177,6 +178,10 @@ func (r *Result) lines(notes []string) []string {
 		thousands(r.EventsDuplicated), thousands(r.EventsReordered), thousands(r.EventsDelayed), thousands(r.EventsDropped))
 	line("  bytes in blobs   %15s   %s %s (%.3f)", thousands(r.BytesInBlobs), fetched, thousands(r.BytesFetched), r.FetchRatio)
 	line("  %.1f s, %s tuples/s, first row after %.1f s, pipeline %d MiB, %d kills", r.Seconds, thousands(uint64(r.TuplesPerSecond)), r.FirstRowSeconds, r.PipelineRSSMiB, r.Kills)
+	if f := r.Figures; f != nil {
+		line("  %.1f notifications/s   queryable after up to %.3g s (half), %.3g s (99 of 100)   per hour: %s ledger writes, %s parts   %.0f s of CPU",
+			f.NotificationsPerSecond, f.LagP50, f.LagP99, thousands(uint64(f.LedgerWritesPerHour)), thousands(uint64(f.InsertsPerHour)), f.CPUSeconds)
+	}
 	return out
 }
 

@@ -160,9 +160,10 @@ func serverMemoryHere() uint64 {
 }
 
 func (d *demo) startAzurite(ctx context.Context) error {
+	accounts := d.cfg.Traffic.AccountNames()
 	return d.group.Start(ctx, children.Spec{Name: childAzurite, Start: func(ctx context.Context) (*process.Process, error) {
 		a, err := servers.StartAzurite(ctx, servers.AzuriteOptions{
-			Script: d.cfg.Cache.Path(part(local.PartAzurite)), Port: portBlobs, Account: d.cfg.Traffic.Account, Dir: d.path("azurite"),
+			Script: d.cfg.Cache.Path(part(local.PartAzurite)), Port: portBlobs, Account: accounts[0], More: accounts[1:], Dir: d.path("azurite"),
 			LogFile: d.path("logs", "azurite.log"),
 		})
 		if err != nil {
@@ -171,7 +172,10 @@ func (d *demo) startAzurite(ctx context.Context) error {
 		if a.PortMoved {
 			d.say.line("port %d is busy: blob storage listens on %d", portBlobs, a.Port)
 		}
-		d.blobs = blobStorage{endpoint: a.Endpoint, key: a.Key}
+		d.blobs = blobStorage{endpoints: map[string]string{}, key: a.Key}
+		for _, name := range accounts {
+			d.blobs.endpoints[name] = a.EndpointOf(name)
+		}
 		return a.Process, nil
 	}})
 }
@@ -179,7 +183,7 @@ func (d *demo) startAzurite(ctx context.Context) error {
 // startEstate starts the simulated estate and the Event Hubs emulator that it
 // publishes to.
 func (d *demo) startEstate(ctx context.Context) (*process.Process, error) {
-	cfg := EstateConfig{Partitions: d.cfg.Partitions, Endpoint: d.blobs.endpoint, Traffic: d.cfg.Traffic}
+	cfg := EstateConfig{Partitions: d.cfg.Partitions, Endpoints: d.blobs.endpoints, Traffic: d.cfg.Traffic}
 	cfg.Traffic.TruthFile = d.path(truthName)
 	start := func(ports []int) (*process.Process, error) {
 		cfg.Listen, cfg.EventHubs = loopback(ports[0]), loopback(ports[1])
@@ -281,6 +285,20 @@ func (p *pipelineChild) restart(children.Exit) children.Decision {
 	return children.Decision{Restart: p.killed.Load() == p.lives.Load()}
 }
 
+// accountsConfig is the list of accounts in that file.
+func (d *demo) accountsConfig() string {
+	var text strings.Builder
+	for _, name := range d.cfg.Traffic.AccountNames() {
+		fmt.Fprintf(&text, `  - name: %q
+    endpoint: %q
+    aliases: ["https://%s.blob.core.windows.net"]
+    containers: [%s]
+    key: {file: %q}
+`, name, d.blobs.endpoints[name], name, strings.Join(announce.DefaultContainers(), ", "), d.path(storageKeyName))
+	}
+	return text.String()
+}
+
 // pipelineConfig is the file that a user would write.
 func (d *demo) pipelineConfig(listen string) string {
 	t := &d.tables
@@ -289,26 +307,21 @@ state: %q
 shards: 4
 start: %q
 listen: %q
-max_batch_age: 1s
+max_batch_age: %v
 memory_budget_mib: 192
 accounts:
-  - name: %q
-    endpoint: %q
-    aliases: ["https://%s.blob.core.windows.net"]
-    containers: [%s]
-    key: {file: %q}
-eventhubs:
+%seventhubs:
   - connection_string: {file: %q}
     hub: %s
 sweeper:
-  interval: 5s
-  discover: 10s
+  interval: %v
+  discover: %v
 clickhouse:
   url: %q
   database: %q
   allow_non_empty: %v
-`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Traffic.Account, d.blobs.endpoint, d.cfg.Traffic.Account,
-		strings.Join(announce.DefaultContainers(), ", "), d.path(storageKeyName), d.path(connectionName), Hub, t.url, t.database, d.cfg.Keep)
+`, d.path("state"), d.cfg.Traffic.Start.UTC().Format(time.RFC3339), listen, d.cfg.Batching, d.accountsConfig(),
+		d.path(connectionName), Hub, d.cfg.Sweep, 2*d.cfg.Sweep, t.url, t.database, d.cfg.Keep)
 	if t.server.User != "" {
 		text += fmt.Sprintf("  user: %q\n", t.server.User)
 	}

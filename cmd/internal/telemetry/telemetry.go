@@ -163,7 +163,7 @@ const maxSeries = 2000
 
 // seconds are the bounds of every histogram of durations: a request within a
 // machine takes milliseconds, the longest INSERT minutes.
-var seconds = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+var seconds = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15, 30, 60, 300}
 
 // newMeters makes the provider of the page and, when there is one, of the exporter,
 // which sends every OTEL_METRIC_EXPORT_INTERVAL, a minute by default.

@@ -31,6 +31,8 @@ type AzuriteOptions struct {
 	// Account is the storage account, default DefaultAccount; Key its base64
 	// key, default a random one.
 	Account, Key string
+	// More names further accounts, which have the same key.
+	More []string
 	// Dir is the working directory: Azurite writes its (small) files there
 	// although the blobs are kept in memory. Required.
 	Dir string
@@ -93,9 +95,9 @@ func startAzurite(ctx context.Context, o AzuriteOptions) (*Azurite, error) {
 	defer bound(ports)
 	port := ports[0]
 	a := &Azurite{
-		Endpoint: fmt.Sprintf("http://127.0.0.1:%d/%s", port.Number, o.Account),
-		Account:  o.Account, Key: o.Key, Port: port.Number, PortMoved: port.Moved,
+		Account: o.Account, Key: o.Key, Port: port.Number, PortMoved: port.Moved,
 	}
+	a.Endpoint = a.EndpointOf(o.Account)
 	client, err := pingClient(a)
 	if err != nil {
 		return nil, err
@@ -103,7 +105,7 @@ func startAzurite(ctx context.Context, o AzuriteOptions) (*Azurite, error) {
 	port.Release()
 	a.Process, err = process.Start(process.Config{
 		Name: "azurite", Path: o.Node, Node: true, Args: o.arguments(port.Number),
-		Env:     []string{"AZURITE_ACCOUNTS=" + o.Account + ":" + o.Key},
+		Env:     []string{"AZURITE_ACCOUNTS=" + o.accounts()},
 		Dir:     o.Dir,
 		LogFile: o.LogFile,
 	})
@@ -111,6 +113,20 @@ func startAzurite(ctx context.Context, o AzuriteOptions) (*Azurite, error) {
 		return nil, err
 	}
 	return a, a.waitReady(ctx, client, ports)
+}
+
+// accounts lists them with their keys, as Azurite wants it.
+func (o AzuriteOptions) accounts() string {
+	text := o.Account + ":" + o.Key
+	for _, name := range o.More {
+		text += ";" + name + ":" + o.Key
+	}
+	return text
+}
+
+// EndpointOf gives the service URL of one of the accounts.
+func (a *Azurite) EndpointOf(account string) string {
+	return fmt.Sprintf("http://127.0.0.1:%d/%s", a.Port, account)
 }
 
 func (o AzuriteOptions) arguments(port int) []string {
