@@ -126,6 +126,12 @@ func TestOf(t *testing.T) {
 	if diff := cmp.Diff(Flows.ColumnNames(), EnrichedFlows.Of(len(Flows.Columns)).ColumnNames()); diff != "" {
 		t.Error(diff)
 	}
+	bare := EnrichedFlows
+	bare.Bare = true
+	want, err := Flows.CreateSQL("d")
+	if got, err2 := bare.CreateSQL("d"); got != want || err != nil || err2 != nil {
+		t.Errorf("made bare, it is %s, %v, %v", got, err, err2)
+	}
 	if got := Flows.Of(3); len(got.Columns) != len(Flows.Columns) {
 		t.Errorf("a table without optional columns was cut to %d", len(got.Columns))
 	}

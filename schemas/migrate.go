@@ -37,6 +37,7 @@ func (t Table) MigrateSQL(database string, have Existing) ([]string, error) {
 	if err := errors.Join(CheckIdentifier("database", database), t.Validate()); err != nil {
 		return nil, err
 	}
+	t = t.made()
 	if err := t.incompatible(have); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,10 @@ type Table struct {
 	Columns []Column
 	// Required is how many of the columns, from the first on, every record batch has;
 	// 0 means all. The target fills the others with their defaults.
-	Required    int
+	Required int
+	// Bare makes the table with the required columns only. One that has the others
+	// keeps them, and record batches may have them then.
+	Bare        bool
 	Engine      string // "MergeTree" unless said otherwise
 	PartitionBy string // ClickHouse expression
 	OrderBy     string // ClickHouse expression list without parentheses
@@ -56,6 +59,14 @@ func (t Table) ArrowSchema() *arrow.Schema {
 func (t Table) Of(n int) Table {
 	if t.Required > 0 && n >= t.Required && n < len(t.Columns) {
 		t.Columns, t.Required = t.Columns[:n], 0
+	}
+	return t
+}
+
+// made gives the table with the columns that it is made with.
+func (t Table) made() Table {
+	if t.Bare {
+		return t.Of(t.Required)
 	}
 	return t
 }

@@ -105,6 +105,9 @@ type Parts struct {
 	Reader      Reader
 	Sinks       []NamedSink
 	Checkpoints Checkpoints
+	// Transforms are what flow rows pass, in this order, before operators and sinks see
+	// them.
+	Transforms []Transforms
 	// Operators makes the operators of one shard.
 	Operators func() ([]pipeline.Operator, error)
 	Allocator memory.Allocator
@@ -138,7 +141,7 @@ func (p *Parts) complete() error {
 	if p.Now == nil {
 		p.Now = time.Now
 	}
-	return errors.Join(missing, checkSinks(p.Sinks))
+	return errors.Join(missing, checkSinks(p.Sinks), checkTransforms(p.Transforms))
 }
 
 // Engine is one running pipeline.
@@ -154,6 +157,7 @@ type Engine struct {
 	drainOnce sync.Once
 	drain     chan bool // end of input?
 	live      atomic.Int32
+	restored  restored
 }
 
 // New assembles an engine. It starts nothing.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/zeebo/xxh3"
-
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
 	"github.com/millrace/millrace/pipeline/shard"
@@ -72,7 +70,7 @@ func (r *runner) take(ctx context.Context, c chunk) {
 	r.reserved += int64(len(c.data.Data))
 	u := pipeline.Unit{
 		Blob: c.blob, Generation: c.generation, Offset: c.data.Offset, Length: int64(len(c.data.Data)),
-		Hash: hash(c.data.Data), Tail: hex.EncodeToString(c.data.Tail),
+		Hash: pipeline.Hash(c.data.Data), Tail: hex.EncodeToString(c.data.Tail),
 	}
 	if c.malformed != nil {
 		u.Malformed, u.Detail = c.malformed.Reason, c.malformed.Detail
@@ -90,11 +88,6 @@ func (r *runner) take(ctx context.Context, c chunk) {
 	r.step(ctx, shard.Decoded{Job: c.job, Unit: u})
 }
 
-func hash(data []byte) string {
-	sum := xxh3.Hash128(data).Bytes()
-	return hex.EncodeToString(sum[:])
-}
-
 // decode appends the unit's rows and rejects to the open batch and completes the
 // unit. It is a function of the unit's address, its bytes and, for a blob without
 // an hour in its path, the clock that the unit carries: replay gives the same.
@@ -103,6 +96,7 @@ func hash(data []byte) string {
 func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) error {
 	if u.Malformed != "" {
 		r.refuse(ctx, u, data)
+		r.unitRows = append(r.unitRows, 0)
 		return nil
 	}
 	began := time.Now()
@@ -112,6 +106,7 @@ func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) erro
 	}
 	result := r.decoded.Decode(at, data)
 	u.Rows = int64(result.Rows)
+	r.unitRows = append(r.unitRows, u.Rows)
 	if result.Rows > 0 {
 		u.MaxTime = result.MaxTime
 	}
@@ -132,7 +127,7 @@ func (r *runner) decode(ctx context.Context, u *pipeline.Unit, data []byte) erro
 func (r *runner) readUnit(ctx context.Context, u pipeline.Unit) ([]byte, error) {
 	for attempt := 0; ; attempt++ {
 		data, err := r.e.parts.Reader.ReadRange(ctx, u.Blob, u.Offset, u.Length)
-		if err == nil && hash(data) != u.Hash {
+		if err == nil && pipeline.Hash(data) != u.Hash {
 			return nil, errChanged
 		}
 		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt > 10 {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/shard"
+	"github.com/millrace/millrace/schemas"
 )
 
 // seal closes the open batch: its rows become pieces, the operators see them, and
@@ -22,7 +24,7 @@ import (
 func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 	info := r.e.parts.Ledger.Info()
 	id := pipeline.NewBatchID(info.ID, r.id, a.Seq)
-	h, err := r.compute(id, a.Watermark, r.e.parts.Sinks, nil)
+	h, err := r.compute(ctx, id, a.Watermark, r.e.current(), r.e.parts.Sinks, nil)
 	r.trace.operated(err)
 	if err != nil {
 		return shard.Failed{Err: err}
@@ -35,19 +37,27 @@ func (r *runner) seal(ctx context.Context, a shard.Seal) shard.Event {
 			return shard.Failed{Err: err}
 		}
 	}
-	return shard.Sealed{Seq: a.Seq, Pieces: refs(h.pieces), Sinks: sinkNames(r.e.parts.Sinks)}
+	return shard.Sealed{
+		Seq: a.Seq, Pieces: refs(h.pieces), Sinks: sinkNames(r.e.parts.Sinks),
+		Transforms: transformRefs(h.transforms), Filtered: h.filtered,
+	}
 }
 
 // compute turns the open rows and rejects into the pieces of a batch for each of
 // the sinks. recorded is what a replayed manifest says of them.
-func (r *runner) compute(id pipeline.BatchID, w pipeline.Watermark, sinks []NamedSink, recorded []pipeline.PieceRef) (*held, error) {
-	pieces, err := r.operate(id, w)
+func (r *runner) compute(ctx context.Context, id pipeline.BatchID, w pipeline.Watermark, transforms []used, sinks []NamedSink, recorded []pipeline.PieceRef) (*held, error) {
+	h := &held{batch: id, transforms: transforms}
+	flows, filtered, err := r.transform(ctx, id, transforms)
+	if err != nil {
+		return nil, fmt.Errorf("batch %v: %w", id, err)
+	}
+	h.filtered = filtered
+	pieces, err := r.operate(id, w, flows)
 	defer func() { releaseAll(pieces) }()
 	if err != nil {
 		return nil, fmt.Errorf("batch %v: %w", id, err)
 	}
 	share(pieces)
-	h := &held{batch: id}
 	for _, s := range sinks {
 		planned, err := s.plan(id, pieces, recorded)
 		if err != nil {
@@ -59,10 +69,10 @@ func (r *runner) compute(id pipeline.BatchID, w pipeline.Watermark, sinks []Name
 	return h, nil
 }
 
-// operate gives the batch's rows: flows, quarantine, and what the operators make of
-// the flows. The caller releases them, also beside an error.
-func (r *runner) operate(id pipeline.BatchID, w pipeline.Watermark) ([]pipeline.Piece, error) {
-	pieces := r.decoded.Flush(id)
+// operate gives the batch's rows: flows, which it takes over, quarantine, and what
+// the operators make of the flows. The caller releases them, also beside an error.
+func (r *runner) operate(id pipeline.BatchID, w pipeline.Watermark, flows arrow.Record) ([]pipeline.Piece, error) {
+	pieces := pipeline.Pieces(r.e.parts.Allocator, schemas.Flows, flows)
 	in := pipeline.OperatorInput{Batch: id, Watermark: w}
 	for _, p := range pieces {
 		in.Flows = append(in.Flows, p.Record)
@@ -134,7 +144,11 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
-	h, err := r.compute(m.Batch, m.Watermark, sinks, recorded)
+	transforms, err := r.e.recorded(ctx, m)
+	if err != nil {
+		return shard.Failed{Err: err}
+	}
+	h, err := r.compute(ctx, m.Batch, m.Watermark, transforms, sinks, recorded)
 	if err != nil {
 		return shard.Failed{Err: err}
 	}
@@ -142,6 +156,10 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 		h.release()
 		r.sealedSeq = m.Seq
 		return shard.Replayed{Seq: m.Seq}
+	}
+	if !sameFiltered(m.Units, h.filtered) {
+		h.release()
+		return shard.Failed{Err: fmt.Errorf("replay batch %v: its filters left out other rows than they did: start the release that wrote the ledger, stop it softly, then upgrade", m.Batch)}
 	}
 	if diff := cmp.Diff(recorded, refs(h.pieces), cmpopts.EquateEmpty()); diff != "" {
 		h.release()
@@ -244,8 +262,13 @@ func (r *runner) writeLedger(ctx context.Context) {
 	}
 }
 
-func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest) shard.Event {
-	err := r.patiently(ctx, "manifest", func() error { return r.e.parts.Ledger.WriteManifest(ctx, a.Manifest) })
+func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest, transforms []used) shard.Event {
+	err := r.patiently(ctx, "manifest", func() error {
+		if err := r.keep(ctx, a.Manifest.Seq, transforms); err != nil {
+			return err
+		}
+		return r.e.parts.Ledger.WriteManifest(ctx, a.Manifest)
+	})
 	if errors.Is(err, ledger.ErrExists) {
 		err = fmt.Errorf("batch %v has a manifest of another owner: %w", a.Manifest.Batch, pipeline.ErrFenced)
 	}

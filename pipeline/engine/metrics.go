@@ -19,7 +19,7 @@ type metrics struct {
 	reads                             metric.Int64Counter
 	readTime, decodeTime, landTime    metric.Float64Histogram
 	decodedBytes, decodedRows         metric.Int64Counter
-	quarantined                       metric.Int64Counter
+	quarantined, filter               metric.Int64Counter
 	landedRows, landings, ledgerWrite metric.Int64Counter
 	replays, refused                  metric.Int64Counter
 	toQuery, toAck                    metric.Float64Histogram
@@ -49,6 +49,7 @@ func newMetrics(meter metric.Meter, e *Engine) (*metrics, error) {
 	m.decodedBytes = counter("millrace.decode.bytes", "By", "Bytes decoded.")
 	m.decodedRows = counter("millrace.decode.rows", "{row}", "Rows decoded.")
 	m.quarantined = counter("millrace.quarantined", "{entry}", "Entries that went to quarantine, by reason.")
+	m.filter = counter("millrace.filtered.rows", "{row}", "Rows that filters left out, by filter.")
 	m.landedRows = counter("millrace.landed.rows", "{row}", "Rows landed, by sink and table.")
 	m.landings = counter("millrace.landings", "{insert}", "Inserts, by sink, table and result.")
 	m.landTime = seconds("millrace.land.duration", "Duration of one insert.")
@@ -108,6 +109,11 @@ func (m *metrics) decoded(ctx context.Context, bytes, rows int, d time.Duration)
 func (m *metrics) rejected(ctx context.Context, reason pipeline.Reason) {
 	m.quarantined.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", string(reason))))
 	m.totals.quarantined.Add(1)
+}
+
+func (m *metrics) filtered(ctx context.Context, d pipeline.Dropped) {
+	m.filter.Add(ctx, d.Rows, metric.WithAttributes(attribute.String("filter", d.Name)))
+	m.totals.filtered.Add(d.Rows)
 }
 
 // inserted counts one INSERT, whatever came of it. table is "" for what a sink lands

@@ -25,6 +25,7 @@ type runner struct {
 
 	operators []pipeline.Operator
 	decoded   *decode.Batch
+	unitRows  []int64 // decoded of each unit of the open batch
 	rejects   []rejected
 	reserved  int64               // budget of the open batch
 	held      map[uint64]*held    // sealed batches until they have landed
@@ -49,9 +50,11 @@ type runner struct {
 
 // held is what a sealed batch keeps until it has landed.
 type held struct {
-	batch    pipeline.BatchID
-	pieces   []pipeline.Piece
-	reserved int64
+	batch      pipeline.BatchID
+	transforms []used
+	filtered   []int64 // rows left out, by unit; nil when none
+	pieces     []pipeline.Piece
+	reserved   int64
 }
 
 func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
@@ -197,7 +200,8 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 	case shard.WriteManifest:
 		a.Manifest.Decoder = decode.Version
 		r.manifests = append(r.manifests, a.Manifest)
-		r.ledger <- func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a) }
+		transforms := r.held[a.Manifest.Seq].transforms
+		r.ledger <- func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a, transforms) }
 	case shard.Land:
 		piece := r.held[a.Seq].pieces[a.Piece]
 		batch := r.held[a.Seq].batch
@@ -219,7 +223,9 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 	case shard.Report:
 		r.report(ctx, a)
 	case shard.Live:
-		r.e.live.Add(1)
+		if int(r.e.live.Add(1)) == len(r.e.runners()) {
+			r.e.forgetRestored()
+		}
 		r.log.Info("live")
 	case shard.Stop:
 		r.stopped, r.err = true, a.Err

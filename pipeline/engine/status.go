@@ -9,7 +9,7 @@ import (
 
 // totals since the start, for the status.
 type totals struct {
-	notifications, reads, bytes, rows, quarantined, landed atomic.Int64
+	notifications, reads, bytes, rows, quarantined, filtered, landed atomic.Int64
 }
 
 // Status is how the pipeline stands, for people and for the demo.
@@ -21,6 +21,7 @@ type Status struct {
 	Rows          int64 `json:"rows"`        // decoded
 	Landed        int64 `json:"landed"`      // rows of flows
 	Quarantined   int64 `json:"quarantined"` // entries
+	Filtered      int64 `json:"filtered"`    // rows that filters left out
 	Queued        int   `json:"queued"`      // blobs that wait for a read
 	Reading       int   `json:"reading"`     // blobs being read
 	InFlight      int   `json:"in_flight"`   // commits between intent and done
@@ -49,7 +50,7 @@ func (e *Engine) Status() Status {
 	t := &e.metrics.totals
 	s := Status{
 		Live: e.Ready(), Notifications: t.notifications.Load(), Reads: t.reads.Load(), Bytes: t.bytes.Load(), Rows: t.rows.Load(),
-		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Inflight: e.budget.memory(), Unacked: e.acks.size(),
+		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Filtered: t.filtered.Load(), Inflight: e.budget.memory(), Unacked: e.acks.size(),
 		OldestMS: e.oldest().Milliseconds(),
 	}
 	for _, r := range e.runners() {

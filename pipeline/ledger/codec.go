@@ -21,9 +21,11 @@ func encode(kind string, v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode ledger %s: %w", kind, err)
 	}
-	head := header(kind, body)
-	return append([]byte(head), body...), nil
+	return seal(kind, body), nil
 }
+
+// seal puts the header line before a body.
+func seal(kind string, body []byte) []byte { return append([]byte(header(kind, body)), body...) }
 
 func header(kind string, body []byte) string {
 	sum := xxh3.Hash128(body).Bytes()
@@ -35,19 +37,28 @@ func header(kind string, body []byte) string {
 // Errors: ErrCorrupt when the header does not fit the rest; a plain error for a
 // version that this program does not know.
 func decode(kind string, data []byte, v any) error {
-	line, body, ok := bytes.Cut(data, []byte("\n"))
-	if !ok {
-		return fmt.Errorf("decode ledger %s: no header line: %w", kind, ErrCorrupt)
-	}
-	fields := strings.Fields(string(line))
-	if len(fields) == 4 && fields[0] == "millrace-"+kind && fields[1] != fmt.Sprint(formatVersion) {
-		return fmt.Errorf("decode ledger %s: format version %q, this program knows %d: use the release that wrote it", kind, fields[1], formatVersion)
-	}
-	if string(line)+"\n" != header(kind, body) {
-		return fmt.Errorf("decode ledger %s: length or checksum differs: %w", kind, ErrCorrupt)
+	body, err := unseal(kind, data)
+	if err != nil {
+		return err
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("decode ledger %s: %w: %w", kind, err, ErrCorrupt)
 	}
 	return nil
+}
+
+// unseal gives the body that seal was given.
+func unseal(kind string, data []byte) ([]byte, error) {
+	line, body, ok := bytes.Cut(data, []byte("\n"))
+	if !ok {
+		return nil, fmt.Errorf("decode ledger %s: no header line: %w", kind, ErrCorrupt)
+	}
+	fields := strings.Fields(string(line))
+	if len(fields) == 4 && fields[0] == "millrace-"+kind && fields[1] != fmt.Sprint(formatVersion) {
+		return nil, fmt.Errorf("decode ledger %s: format version %q, this program knows %d: use the release that wrote it", kind, fields[1], formatVersion)
+	}
+	if string(line)+"\n" != header(kind, body) {
+		return nil, fmt.Errorf("decode ledger %s: length or checksum differs: %w", kind, ErrCorrupt)
+	}
+	return body, nil
 }

@@ -64,6 +64,7 @@ type Ledger struct {
 	store Store
 	info  Info
 	epoch uint64
+	kept  kept
 }
 
 // Register tells the target of a ledger, and gives the id that it knows it by.
@@ -101,8 +102,15 @@ func OpenOwned(ctx context.Context, lease *Lease, fresh Info, register Register)
 	return l, l.open(ctx, fresh, register)
 }
 
-// open reads what the ledger is, or makes it.
+// open reads what the ledger is, or makes it, and what it keeps of transforms.
 func (l *Ledger) open(ctx context.Context, fresh Info, register Register) error {
+	if err := l.readInfo(ctx, fresh, register); err != nil {
+		return err
+	}
+	return l.findKept(ctx)
+}
+
+func (l *Ledger) readInfo(ctx context.Context, fresh Info, register Register) error {
 	err := l.get(ctx, "info", "info", &l.info)
 	switch {
 	case errors.Is(err, ErrNotExist):
@@ -236,7 +244,7 @@ func (l *Ledger) prune(ctx context.Context, shard int) error {
 			return err
 		}
 	}
-	return nil
+	return l.pruneKept(ctx, shard, keep)
 }
 
 func (l *Ledger) sequences(ctx context.Context, shard int, kind string) ([]uint64, error) {
@@ -280,6 +288,7 @@ func (l *Ledger) Recover(ctx context.Context, shard int) (State, error) {
 	if err := l.manifests(ctx, shard, &s); err != nil {
 		return s, err
 	}
+	l.kept.recovered(shard, s.NextSeq()-1)
 	return s, l.done(ctx, shard, &s)
 }
 

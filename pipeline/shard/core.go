@@ -332,7 +332,11 @@ func (c *Core) sealed(e Sealed) {
 		panic(fmt.Sprintf("BUG: batch %d sealed out of order", e.Seq))
 	}
 	c.sealing = false
-	b.manifest.Pieces, b.manifest.Sinks = e.Pieces, e.Sinks
+	b.manifest.Pieces, b.manifest.Sinks, b.manifest.Transforms = e.Pieces, e.Sinks, e.Transforms
+	for i, n := range e.Filtered {
+		b.manifest.Units[i].Rows -= n
+		b.manifest.Units[i].Filtered = n
+	}
 	b.pieces = make([]pieceState, len(e.Pieces))
 	b.replayed = true
 }

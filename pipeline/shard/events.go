@@ -42,6 +42,10 @@ type (
 		Seq    uint64
 		Pieces []pipeline.PieceRef
 		Sinks  []string // as the manifest records them
+		// Transforms are those that the rows went through; Filtered counts, by unit, the
+		// rows that they left out, nil when that is none.
+		Transforms []pipeline.TransformRef
+		Filtered   []int64
 	}
 	// Replayed answers Replay.
 	Replayed struct{ Seq uint64 }
