@@ -44,9 +44,10 @@ type Pipeline struct {
 	Reader *blob.Reader
 	Sink   *clickhouse.Sink
 
-	directory *ledger.Directory // nil for the owner of a shared ledger
-	store     *blob.AzureStore
-	hubs      []*eventhubs.Source
+	directory  *ledger.Directory // nil for the owner of a shared ledger
+	store      *blob.AzureStore
+	hubs       []*eventhubs.Source
+	transforms *transforms
 }
 
 // Open assembles a pipeline.
@@ -73,6 +74,10 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease
 	if err := checkSecrets(cfg); err != nil {
 		return err
 	}
+	var err error
+	if p.transforms, err = openTransforms(cfg, deps); err != nil {
+		return err
+	}
 	if err := p.openStore(cfg); err != nil {
 		return err
 	}
@@ -82,7 +87,6 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease
 	if err := p.openHubs(cfg, deps); err != nil {
 		return err
 	}
-	var err error
 	if lease == nil {
 		if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
 			return err
@@ -101,8 +105,9 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease
 	}
 	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
 		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.Sink,
-		Operators: func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
-		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
+		Transforms: p.transforms.list(),
+		Operators:  func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
+		Allocator:  memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
 	})
 	return err
 }
@@ -156,6 +161,7 @@ func checkSecrets(cfg config.Config) error {
 
 // Run runs the engine, then saves what the sources were told last.
 func (p *Pipeline) Run(ctx context.Context) error {
+	defer p.transforms.watch(ctx)()
 	err := p.Engine.Run(ctx)
 	for _, h := range p.hubs {
 		// A soft stop acknowledges after the sources have ended.
@@ -183,7 +189,7 @@ func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.password: %w", err)
 	}
-	tables := []schemas.Table{schemas.Flows, schemas.Quarantine}
+	tables := []schemas.Table{cfg.FlowTable(), schemas.Quarantine}
 	for _, w := range cfg.Windows {
 		tables = append(tables, w.Table())
 	}
@@ -196,6 +202,9 @@ func engineConfig(cfg config.Config) engine.Config {
 	c := engine.DefaultConfig()
 	c.Shard.MaxBatchAge, c.Shard.OutOfOrderness = cfg.MaxBatchAge, cfg.OutOfOrderness
 	c.BudgetBytes = cfg.MemoryBudget << 20
+	if cfg.Enrich != nil {
+		c.BudgetBytes /= 2 // it is counted in text, and a row takes twice the memory
+	}
 	return c
 }
 

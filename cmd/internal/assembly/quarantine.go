@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/quarantine"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/schemas"
 )
 
@@ -38,6 +39,13 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are why there is something to replay.
 			return p.Sink.RegisterLedger(ctx, name, shards, true)
+		},
+		Transforms: func() ([]engine.Transforms, error) {
+			t, err := openTransforms(cfg, deps)
+			if err != nil {
+				return nil, err
+			}
+			return t.list(), nil
 		},
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(cfg.Windows, memory.DefaultAllocator)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/millrace/millrace/operators/enrich"
+	"github.com/millrace/millrace/operators/filter"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/sinks/clickhouse"
@@ -49,6 +51,12 @@ type Config struct {
 	ClickHouse ClickHouse      `yaml:"clickhouse"`
 	Ledger     Ledger          `yaml:"ledger"`
 	Windows    []window.Config `yaml:"windows"`
+	// Filters are tried on every row before anything else; the first that fits decides.
+	// Rows that one drops are counted, and are in no table and no window.
+	Filters []filter.Config `yaml:"filters"`
+	// Enrich puts what is known of addresses behind the rows. Without it, off; with
+	// nothing in it, {}, it needs no file.
+	Enrich *enrich.Config `yaml:"enrich"`
 }
 
 // Account is one storage account whose blobs may be read.
@@ -210,7 +218,7 @@ func (c Config) Validate() error {
 	err = clickhouse.CheckURL(c.ClickHouse.URL)
 	check(err == nil, "clickhouse.url", "%v", err)
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
-	faults = append(faults, window.Validate(c.Windows))
+	faults = append(faults, window.Validate(c.Windows), filter.Validate(c.Filters), c.checkEnriched())
 	return errors.Join(faults...)
 }
 

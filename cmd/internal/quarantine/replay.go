@@ -40,11 +40,13 @@ type Deps struct {
 	Register    func(ctx context.Context, name string, shards int) (uint16, error)
 	Sinks       []engine.NamedSink
 	Checkpoints engine.Checkpoints
-	Operators   func() ([]pipeline.Operator, error)
-	Config      engine.Config // template; what a replay needs is set
-	Meter       metric.Meter
-	Tracer      trace.Tracer
-	Logger      *slog.Logger
+	// Transforms gives what rows pass first, as they would today. Nil: nothing.
+	Transforms func() ([]engine.Transforms, error)
+	Operators  func() ([]pipeline.Operator, error)
+	Config     engine.Config // template; what a replay needs is set
+	Meter      metric.Meter
+	Tracer     trace.Tracer
+	Logger     *slog.Logger
 }
 
 // Judge says what a replay of the entries would do now, and changes nothing.
@@ -301,6 +303,12 @@ func (r *replayer) engine(ctx context.Context, book *ledger.Ledger, source *read
 	parts := engine.Parts{
 		Ledger: book, Sources: []pipeline.Source{ids}, Reader: source, Sinks: r.Sinks, Operators: r.Operators,
 		Allocator: r.Allocator, Meter: r.Meter, Tracer: r.Tracer, Logger: r.Logger, Now: time.Now,
+	}
+	if r.Transforms != nil {
+		var err error
+		if parts.Transforms, err = r.Transforms(); err != nil {
+			return engine.Status{}, err
+		}
 	}
 	if r.Checkpoints != nil {
 		parts.Checkpoints = checkpoints{r.Checkpoints}
