@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ type runFlags struct {
 	dieWithParent bool
 	verbose       bool
 	logFormat     string
+	statusEvery   time.Duration
 }
 
 // newRunCommand makes `millrace run`.
@@ -48,6 +50,7 @@ the next start finishes what was under way.`,
 	cmd.Flags().StringVarP(&f.config, "config", "c", "millrace.yaml", "configuration file")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", telemetry.LogText, "format of the log on standard error: text or json")
+	cmd.Flags().DurationVar(&f.statusEvery, "status-every", time.Minute, "time between two lines that tell how the pipeline stands, 0 for none; on a terminal one line that is rewritten")
 	cmd.Flags().BoolVar(&f.endOfInput, "end-of-input-on-stop", false, "a soft stop is the end of the input: look at everything once more and close every window")
 	cmd.Flags().BoolVar(&f.dieWithParent, "die-with-parent", false, "end at once when standard input closes")
 	_ = cmd.Flags().MarkHidden("die-with-parent")
@@ -66,7 +69,8 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	handler, err := telemetry.NewHandler(cmd.ErrOrStderr(), f.logFormat, level)
+	stderr := asScreen(cmd.ErrOrStderr())
+	handler, err := telemetry.NewHandler(stderr, f.logFormat, level)
 	if err != nil {
 		return usageErrorf("--log-format: %w", err)
 	}
@@ -103,6 +107,12 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	t.SetReady(server.Ready)
 	t.Handle("GET /status", statusPage(server))
 	go f.stopOnSignal(ctx, cancel, signals, server, local)
+	line := newStatusLine(f.statusEvery, stderr, f.logFormat, local, server)
+	telling, stop := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	told.Go(func() { line.run(telling) })
+	defer told.Wait()
+	defer stop()
 	return server.Run(ctx)
 }
 

@@ -97,6 +97,10 @@ type Sweeper interface {
 	Sweep(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error
 }
 
+// Lagger is a Source that knows how many messages wait where it reads, received or
+// not, until they are acknowledged. Any goroutine may ask.
+type Lagger interface{ Lag() int64 }
+
 // Parts are what an engine is assembled from. The first four are needed; what else
 // is nil does nothing, or is Go's own clock and memory.
 type Parts struct {

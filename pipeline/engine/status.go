@@ -30,6 +30,7 @@ type Status struct {
 	Watermark     int64 `json:"watermark"` // least of the shards, ms UTC; 0 before the first
 	LagMS         int64 `json:"lag_ms"`    // clock minus watermark
 	OldestMS      int64 `json:"oldest_ms"` // clock minus the event time of the oldest notification that is not acknowledged
+	Behind        int64 `json:"behind"`    // messages that wait at the sources, received or not; those known, where a source cannot say
 	LagBytes      int64 `json:"lag_bytes"` // told of and not committed
 	InDoubt       int   `json:"in_doubt"`  // commits whose landing is being found out
 	Streams       int   `json:"streams"`
@@ -45,6 +46,21 @@ func (e *Engine) oldest() time.Duration {
 	return max(0, e.parts.Now().Sub(at))
 }
 
+// behind sums what waits at the sources. Where none can say, it is what was received.
+func (e *Engine) behind() int64 {
+	var sum int64
+	known := false
+	for _, s := range e.parts.Sources {
+		if l, ok := s.(Lagger); ok {
+			sum, known = sum+l.Lag(), true
+		}
+	}
+	if !known {
+		return int64(e.acks.size())
+	}
+	return sum
+}
+
 // Status sums the shards up. It may be called at any time.
 func (e *Engine) Status() Status {
 	t := &e.metrics.totals
@@ -53,6 +69,7 @@ func (e *Engine) Status() Status {
 		Landed: t.landed.Load(), Quarantined: t.quarantined.Load(), Filtered: t.filtered.Load(), Inflight: e.budget.memory(), Unacked: e.acks.size(),
 		OldestMS: e.oldest().Milliseconds(),
 	}
+	s.Behind = e.behind()
 	for _, r := range e.runners() {
 		p := r.status.Load()
 		if p == nil {
