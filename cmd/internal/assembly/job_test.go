@@ -49,6 +49,7 @@ type world struct {
 	tables   *clickhouse.Sink
 	yaml     string // the pipeline's configuration
 	sent     int
+	trace    string // traceparent of the messages that announce sends; "" for none
 }
 
 // newWorld starts all parts. extra is added to the configuration.
@@ -154,7 +155,11 @@ func (w *world) announce(s sampleBlob, etag string, length int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := batch.AddEventData(&azeventhubs.EventData{Body: body}, nil); err != nil {
+	message := &azeventhubs.EventData{Body: body}
+	if w.trace != "" {
+		message.Properties = map[string]any{"traceparent": w.trace}
+	}
+	if err := batch.AddEventData(message, nil); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := w.producer.SendEventDataBatch(ctx, batch, nil); err != nil {
@@ -202,13 +207,16 @@ type running struct {
 // run assembles the pipeline from its configuration and starts it.
 func (w *world) run() *running {
 	w.t.Helper()
+	return w.runWith(assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
+}
+
+func (w *world) runWith(deps assembly.Deps) *running {
+	w.t.Helper()
 	cfg, err := config.Parse([]byte(w.yaml))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p, err := assembly.Open(w.t.Context(), cfg, assembly.Deps{
-		Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
-	})
+	p, err := assembly.Open(w.t.Context(), cfg, deps)
 	if err != nil {
 		w.t.Fatal(err)
 	}
