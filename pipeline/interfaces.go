@@ -41,6 +41,13 @@ type Sink interface {
 	Fence(ctx context.Context, ledger uint16, shard int, epoch uint64) error
 }
 
+// Repeats is a Sink that lands pieces at least once. It cannot be asked what has
+// landed: Probe says that nothing has, so after a crash or doubt rows come again.
+type Repeats interface {
+	Sink
+	Repeats()
+}
+
 // Planner is a Sink that divides a batch's rows itself. Any other gets each piece of
 // the batch as it is: one table, one partition, one record. Safe for concurrent use:
 // every shard plans.

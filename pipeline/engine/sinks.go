@@ -87,7 +87,7 @@ func (r *runner) sinksOf(m pipeline.Manifest, landed bool) ([]NamedSink, []pipel
 			return nil, nil, fmt.Errorf("replay batch %v: it lands in sink %q too, which the configuration no longer has: start with the old configuration, stop it softly, then change it", m.Batch, label(name))
 		}
 	}
-	var recorded []pipeline.PieceRef
+	recorded := []pipeline.PieceRef{} // not nil: that would be a new batch
 	for _, ref := range m.Pieces {
 		if slices.ContainsFunc(sinks, func(s NamedSink) bool { return s.Name == ref.Sink }) {
 			recorded = append(recorded, ref)
@@ -103,6 +103,9 @@ func (s NamedSink) plan(id pipeline.BatchID, pieces []pipeline.Piece, recorded [
 		planner = asTheyAre{}
 	}
 	var own []pipeline.PieceRef
+	if recorded != nil {
+		own = []pipeline.PieceRef{}
+	}
 	for _, ref := range recorded {
 		if ref.Sink == s.Name {
 			own = append(own, ref)

@@ -26,13 +26,16 @@ type whole struct {
 	replanned atomic.Int64 // plans at a replay
 }
 
-func (w *whole) Plan(_ pipeline.BatchID, pieces []pipeline.Piece, recorded []pipeline.PieceRef) ([]pipeline.Piece, error) {
+func (w *whole) Plan(batch pipeline.BatchID, pieces []pipeline.Piece, recorded []pipeline.PieceRef) ([]pipeline.Piece, error) {
 	if len(pieces) == 0 {
 		return nil, nil
 	}
 	all := pipeline.Piece{PieceRef: pipeline.PieceRef{Partition: "all", Server: w.server}}
 	if recorded != nil {
 		w.replanned.Add(1)
+		if len(recorded) == 0 {
+			return nil, fmt.Errorf("batch %v had rows when it was new, and has none recorded", batch)
+		}
 		all.Server = recorded[0].Server
 	}
 	for _, p := range pieces {
