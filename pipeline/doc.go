@@ -72,10 +72,30 @@
 //	SSS/m/NNNNNNNNNNN          manifest of batch N of shard S; carries "done through"
 //	SSS/head                   "done through", written when no manifest is near
 //	SSS/base/NNNNNNNNNNN       state after batch N: positions, streams, operators
+//	transforms/HASH            a version of filters or enrichment that some batch got
+//	data/HASH                  content of a file that one needs
 //
 // A base is written every minute, 256 batches or 16 MiB of input. The newest two are kept, with
 // the manifests behind the older one, so a damaged base costs a longer replay and
 // nothing else.
+//
+// # Filters and enrichment
+//
+// Rows pass transforms before operators and sinks see them: filters, which leave
+// some out, then enrichment, which puts columns behind the others. Neither is a
+// function of the bytes, so a batch records what it got:
+//
+//   - It takes the versions that are current when it is sealed.
+//   - The ledger keeps their recipes and the files' content, under the hash of it,
+//     before the manifest that names them is written.
+//   - A replay makes them again from there, whatever files and configuration have
+//     become, and checks that it leaves out the same number of rows of each range.
+//   - They are removed once every shard's older base is behind the last batch that
+//     named them: no recovery reads one that needs them any more.
+//
+// Rows that are left out move the watermark, and nothing else: they are in no table
+// and no window. Each range says how many it lost, so rows written = rows landed +
+// entries in quarantine + rows filtered.
 //
 // # Time
 //

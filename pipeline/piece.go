@@ -51,9 +51,9 @@ const MaxPieceRows = 500_000
 var partitionName = regexp.MustCompile(`^[A-Za-z0-9_]{0,64}$`)
 
 // Check refuses a piece whose reference does not describe its record, which has the
-// columns of t. The reference is what a probe looks for: rows outside of it would be
-// landed twice, so a sink checks before it sends anything. Two passes over two
-// columns: about 1 ms for 500,000 rows.
+// columns of t, or as many of them as t requires. The reference is what a probe looks
+// for: rows outside of it would be landed twice, so a sink checks before it sends
+// anything. Two passes over two columns: about 1 ms for 500,000 rows.
 func (p Piece) Check(t schemas.Table) error {
 	if !partitionName.MatchString(p.Partition) {
 		return errors.New("BUG: partition is no plain name")
@@ -61,6 +61,7 @@ func (p Piece) Check(t schemas.Table) error {
 	if p.Record == nil {
 		return errors.New("BUG: the piece has no record")
 	}
+	t = t.Of(int(p.Record.NumCols()))
 	rows := p.Record.NumRows()
 	switch {
 	case p.Rows != rows:

@@ -368,3 +368,32 @@ func BenchmarkApply(b *testing.B) {
 		rec.Release()
 	}
 }
+
+// FuzzNames: no panic; what is accepted answers for the addresses that it names.
+func FuzzNames(f *testing.F) {
+	for _, text := range []string{
+		"", "cidr\n", "cidr,name\n10.0.0.0/8,a\n10.1.0.0/16,\n", "mac,owner\n00:0D:3A:92:6A:7C,x\n", "\uFEFFcidr;name\n", "cidr,\"na\nme\"\n::/0,\"a\"\"b\"\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := parseNames(data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("a fault without words")
+			}
+			return
+		}
+		for prefix, entry := range n.prefixes.All() {
+			found, ok := n.prefixes.Lookup(prefix.Addr())
+			if !ok || int(entry) >= len(n.fields[0].of) || int(found) >= len(n.fields[0].of) {
+				t.Errorf("prefix %v: entry %d of %d", prefix, entry, len(n.fields[0].of))
+			}
+		}
+		for _, field := range n.fields {
+			for _, code := range field.of {
+				_ = field.values[code]
+			}
+		}
+	})
+}

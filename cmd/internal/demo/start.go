@@ -328,5 +328,8 @@ clickhouse:
 	if !t.server.Password.IsZero() {
 		text += fmt.Sprintf("  password: {env: %s}\n", EnvClickHousePassword)
 	}
+	if countries := d.cfg.Cache.Countries(); countries != "" {
+		text += fmt.Sprintf("enrich:\n  country_file: %q\n", countries)
+	}
 	return text
 }
