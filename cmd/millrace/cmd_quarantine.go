@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/cmd/internal/quarantine"
+	"github.com/millrace/millrace/cmd/internal/reread"
 )
 
 // quarantineFlags are those of list, show and replay.
@@ -209,7 +210,7 @@ func (r quarantineRun) show(ctx context.Context) error {
 	var missing []error
 	for _, a := range r.filter.Addresses {
 		const most = 100 // of one record
-		entries, err := r.deps.Table.Entries(ctx, quarantine.Filter{Addresses: []quarantine.Address{a}}, nil, most)
+		entries, err := r.deps.Table.Entries(ctx, quarantine.Filter{Addresses: []reread.Address{a}}, nil, most)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/cmd/internal/quarantine"
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/engine"
@@ -34,7 +35,7 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 		return fail(err)
 	}
 	return p, quarantine.Deps{
-		Table: quarantine.NewTable(conn), Blobs: quarantine.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
+		Table: quarantine.NewTable(conn), Blobs: reread.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
 		State: cfg.State, Sinks: p.sinks(), Checkpoints: p.Sink, Config: engineConfig(cfg),
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are why there is something to replay.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/deploy/local/localtest"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
@@ -152,15 +153,15 @@ func TestReplayOnClickHouse(t *testing.T) {
 	// A late entry, and a rewritten blob.
 	last := s.refuse(nic(1), 12, 0, tuple(9))
 	s.insert()
-	s.expect(s.replay(Filter{Addresses: []Address{address(t, last)}}, false), map[Entry]string{last: "landed 1+0"})
+	s.expect(s.replay(Filter{Addresses: []reread.Address{address(t, last)}}, false), map[Entry]string{last: "landed 1+0"})
 	s.once(7)
 	s.ask("INSERT INTO batches (batch_id, committed, blob, generation, offset, length, hash, rows, quarantined) VALUES (1, now(), '" + nic(1).String() + "', 1, 12, 100, '', 0, 0)")
-	s.expect(s.replay(Filter{Addresses: []Address{address(t, e[0])}}, true), map[Entry]string{e[0]: "source expired 0+0"})
+	s.expect(s.replay(Filter{Addresses: []reread.Address{address(t, e[0])}}, true), map[Entry]string{e[0]: "source expired 0+0"})
 }
 
-func address(t *testing.T, e Entry) Address {
+func address(t *testing.T, e Entry) reread.Address {
 	t.Helper()
-	a, err := ParseAddress(e.Address)
+	a, err := reread.ParseAddress(e.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,10 +209,10 @@ func TestEntriesOnClickHouse(t *testing.T) {
 		"blob":      {Filter{Blob: "macAddress=000000000001"}, 3},
 		"both":      {Filter{Reason: Reasons[1], Blob: "macAddress=000000000001"}, 1},
 		"quote":     {Filter{Blob: `'" OR 1 --`}, 0},
-		"tuple":     {Filter{Addresses: []Address{address(t, all[4])}}, 1},
-		"record":    {Filter{Addresses: []Address{{Blob: nic(1), Generation: 1, Offset: 12, Ordinal: -1}}}, 2},
-		"two":       {Filter{Addresses: []Address{address(t, all[4]), address(t, all[9])}}, 4},
-		"no record": {Filter{Addresses: []Address{{Blob: nic(1), Generation: 1, Offset: 13, Ordinal: -1}}}, 0},
+		"tuple":     {Filter{Addresses: []reread.Address{address(t, all[4])}}, 1},
+		"record":    {Filter{Addresses: []reread.Address{{Blob: nic(1), Generation: 1, Offset: 12, Ordinal: -1}}}, 2},
+		"two":       {Filter{Addresses: []reread.Address{address(t, all[4]), address(t, all[9])}}, 4},
+		"no record": {Filter{Addresses: []reread.Address{{Blob: nic(1), Generation: 1, Offset: 13, Ordinal: -1}}}, 0},
 	} {
 		entries, err := s.deps.Table.Entries(ctx, c.filter, nil, 100)
 		if err != nil || len(entries) != c.want {

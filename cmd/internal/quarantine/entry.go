@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 )
 
@@ -30,12 +31,12 @@ const scopeTuple = "tuple"
 // at gives the place of the entry.
 //
 // Errors: the blob's name is none.
-func (e Entry) at() (Address, error) {
+func (e Entry) at() (reread.Address, error) {
 	id, err := pipeline.ParseBlobID(e.Blob)
 	if err != nil {
-		return Address{}, err
+		return reread.Address{}, err
 	}
-	a := Address{Blob: id, Generation: e.Generation, Offset: e.Offset, Ordinal: -1}
+	a := reread.Address{Blob: id, Generation: e.Generation, Offset: e.Offset, Ordinal: -1}
 	if e.Scope == scopeTuple {
 		a.Ordinal = int64(e.Ordinal)
 	}
@@ -46,7 +47,7 @@ func (e Entry) at() (Address, error) {
 type Filter struct {
 	Reason    pipeline.Reason
 	Blob      string // part of the blob's name
-	Addresses []Address
+	Addresses []reread.Address
 }
 
 // Reasons lists the codes that an entry may have.
@@ -77,7 +78,7 @@ func NewFilter(reason, blob string, addresses []string) (Filter, error) {
 		return Filter{}, fmt.Errorf("%d addresses, at most %d: use --reason or --blob", len(addresses), maxAddresses)
 	}
 	for _, s := range addresses {
-		a, err := ParseAddress(s)
+		a, err := reread.ParseAddress(s)
 		if err != nil {
 			return Filter{}, err
 		}

@@ -20,6 +20,7 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
@@ -218,7 +219,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.deps = Deps{
-		Table: w.target, Blobs: Blobs{Store: w.blobs, Ranges: ranges}, Allocator: alloc,
+		Table: w.target, Blobs: reread.Blobs{Store: w.blobs, Ranges: ranges}, Allocator: alloc,
 		State: w.state, Register: w.target.register, Sinks: []engine.NamedSink{{Sink: w.target}}, Checkpoints: w.target, Config: testConfig(),
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(window.DefaultWindows(), alloc)

@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"github.com/zeebo/xxh3"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/engine"
@@ -19,7 +20,7 @@ import (
 // judged is what the decoder of this program says to an extent.
 type judged struct {
 	extent
-	err error // nothing could be read or compared; errExpired or another
+	err error // nothing could be read or compared; reread.ErrExpired or another
 
 	// good are the addresses of the rows, in their order; of entries of tuples only
 	// theirs. missing says which of them the table does not have.
@@ -46,20 +47,20 @@ type record struct {
 // judge reads an extent and decodes it. highest is the newest generation of its blob.
 //
 // Errors: ctx ended.
-func judge(ctx context.Context, blobs Blobs, alloc memory.Allocator, x extent, highest uint32) (judged, error) {
+func judge(ctx context.Context, blobs reread.Blobs, alloc memory.Allocator, x extent, highest uint32) (judged, error) {
 	j := judged{extent: x}
 	if highest > x.Generation {
-		j.err = fmt.Errorf("%w: the blob was rewritten", errExpired)
+		j.err = fmt.Errorf("%w: the blob was rewritten", reread.ErrExpired)
 		return j, nil
 	}
-	data, err := blobs.read(ctx, x)
+	data, err := x.read(ctx, blobs)
 	if err != nil {
 		j.err = err
 		return j, ctx.Err()
 	}
 	j.Length = int64(len(data))
 	if !x.ofTuples() && !sameStart(x.entries[0].Excerpt, startOf(data)) {
-		j.err = fmt.Errorf("%w: other bytes stand there now", errExpired)
+		j.err = fmt.Errorf("%w: other bytes stand there now", reread.ErrExpired)
 		return j, nil
 	}
 	batch := decode.NewBatch(alloc)
@@ -101,7 +102,7 @@ func (j *judged) decode(batch *decode.Batch, data []byte) {
 
 // recordOf describes the record that text begins with; the decoder has read it.
 func recordOf(text []byte) record {
-	n := new(ending).in(text)
+	n := reread.RecordEnd(text)
 	if n < 0 {
 		panic("BUG: a record that was decoded does not end")
 	}
@@ -225,7 +226,7 @@ func (j *judged) verdict(e Entry, v *Verdict, landing Outcome) {
 	case j.err != nil:
 		v.failed(j.err)
 	case j.changed[e.Ordinal]:
-		v.failed(fmt.Errorf("%w: another tuple stands there now", errExpired))
+		v.failed(fmt.Errorf("%w: another tuple stands there now", reread.ErrExpired))
 	case unread != nil:
 		v.failed(unread)
 	case v.Rows > 0:
@@ -242,9 +243,9 @@ func (j *judged) verdict(e Entry, v *Verdict, landing Outcome) {
 func (v *Verdict) failed(err error) {
 	v.Outcome, v.Reason, v.Detail = Unreadable, "", err.Error()
 	switch {
-	case errors.Is(err, errExpired):
+	case errors.Is(err, reread.ErrExpired):
 		v.Outcome = Expired
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, reread.ErrTooLarge):
 		v.Outcome, v.Refused, v.Reason = Refused, 1, pipeline.ReasonLimit
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 	"unicode/utf8"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 )
 
@@ -106,22 +106,22 @@ func (p Printer) inspection(i Inspection, most int) error {
 	w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
 	row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
 	row("address", i.Address)
-	row("reason", escape(string(i.Reason)))
-	row("detail", escape(i.Detail))
-	row("scope", escape(i.Scope))
+	row("reason", reread.Printable(string(i.Reason)))
+	row("detail", reread.Printable(i.Detail))
+	row("scope", reread.Printable(i.Scope))
 	row("time", i.Time.UTC().Format(timeForm))
-	row("blob", escape(i.Blob))
+	row("blob", reread.Printable(i.Blob))
 	row("generation", i.Generation)
 	row("record offset", i.Offset)
 	if i.Scope == scopeTuple {
 		row("ordinal", i.Ordinal)
 	}
-	row("length", fmt.Sprintf("%d bytes of the %s", i.Length, escape(i.Scope)))
+	row("length", fmt.Sprintf("%d bytes of the %s", i.Length, reread.Printable(i.Scope)))
 	row("commit", fmt.Sprintf("%v (batch_id %d)", pipeline.BatchID(i.Batch), i.Batch))
-	row("excerpt", escape(i.Excerpt))
+	row("excerpt", reread.Printable(i.Excerpt))
 	row("a replay says", i.Now.sentence())
 	if i.Record == nil {
-		row("record", escape(i.Cause))
+		row("record", reread.Printable(i.Cause))
 		return w.Flush()
 	}
 	row("record", fmt.Sprintf("%d bytes, read again from the blob:", len(i.Record)))
@@ -132,7 +132,7 @@ func (p Printer) inspection(i Inspection, most int) error {
 	if most > 0 {
 		shown = shown[:min(most, len(shown))]
 	}
-	_, err := fmt.Fprintln(p.Out, escape(string(shown)))
+	_, err := fmt.Fprintln(p.Out, reread.Printable(string(shown)))
 	if rest := len(i.Record) - len(shown); err == nil && rest > 0 {
 		_, err = fmt.Fprintf(p.Out, "... %d more bytes: --bytes 0 shows all\n", rest)
 	}
@@ -152,9 +152,9 @@ func (v Verdict) sentence() string {
 	case v.Reason != "":
 		s += fmt.Sprintf(": %s: %s", v.Reason, v.Detail)
 	case v.Detail != "":
-		s += ": " + strings.TrimPrefix(v.Detail, errExpired.Error()+": ")
+		s += ": " + strings.TrimPrefix(v.Detail, reread.ErrExpired.Error()+": ")
 	}
-	return escape(s)
+	return reread.Printable(s)
 }
 
 func plural(n int64, what string) string {
@@ -215,28 +215,9 @@ func (p Printer) Summary(s Summary) error {
 // shorten makes a text fit for a table.
 func shorten(s string) string {
 	const most = 60
-	s = escape(s)
+	s = reread.Printable(s)
 	if utf8.RuneCountInString(s) > most {
 		s = string([]rune(s)[:most-1]) + "…"
 	}
 	return s
-}
-
-// escape makes what stood in somebody's blob harmless for a terminal.
-func escape(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-		s = s[n:]
-	}
-	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
 	"github.com/millrace/millrace/pipeline/engine"
@@ -15,7 +16,7 @@ import (
 // reader is the engine's Reader of replays: each is a blob of one record, whose
 // bytes stand in another blob.
 type reader struct {
-	blobs Blobs
+	blobs reread.Blobs
 	want  map[pipeline.BlobID]record // the round's
 
 	mu     sync.Mutex
@@ -59,7 +60,7 @@ func (r *reader) fail(ctx context.Context, id pipeline.BlobID, err error) error 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed[id] = expiry(err)
+	r.failed[id] = reread.Expiry(err)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
@@ -31,7 +32,7 @@ const (
 // Deps are what a replay works on. A dry run needs the first three.
 type Deps struct {
 	Table     Table
-	Blobs     Blobs
+	Blobs     reread.Blobs
 	Allocator memory.Allocator
 
 	// State is the pipeline's folder; the replay's ledger is below it.

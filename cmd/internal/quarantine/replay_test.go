@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
 )
@@ -49,11 +50,11 @@ func TestReplayLandsWhatIsGoodNowAndNothingElse(t *testing.T) {
 func TestReplayOfOneAddress(t *testing.T) {
 	w := newWorld(t)
 	_, _, e := oneRecord(w)
-	a, err := ParseAddress(e[1].Address)
+	a, err := reread.ParseAddress(e[1].Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.expect(w.replay(Filter{Addresses: []Address{a}}, false), map[Entry]string{e[1]: "landed 1+0"})
+	w.expect(w.replay(Filter{Addresses: []reread.Address{a}}, false), map[Entry]string{e[1]: "landed 1+0"})
 	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "landed 1+0", e[1]: "already landed 0+0", e[2]: "still refused 0+1"})
 	w.once(4)
 }
@@ -167,7 +168,7 @@ func TestReplayOfLaxRecords(t *testing.T) {
 	at := w.write(id, nsg, wrapper)
 	inner := at[1] + int64(len(`{"records":[`))
 	e := []Entry{w.refuse(id, at[0], 1, tuples[1]), w.refuse(id, inner, 0, tuples[0]), w.refuseWhole("record", id, at[1], wrapper)}
-	w.expect(w.replay(Filter{Addresses: []Address{address(t, e[0]), address(t, e[1])}}, false), map[Entry]string{e[0]: "landed 1+0", e[1]: "landed 1+0"})
+	w.expect(w.replay(Filter{Addresses: []reread.Address{address(t, e[0]), address(t, e[1])}}, false), map[Entry]string{e[0]: "landed 1+0", e[1]: "landed 1+0"})
 	w.once(2)
 	w.expect(w.replay(Filter{}, false), map[Entry]string{e[0]: "already landed 0+0", e[1]: "already landed 0+0", e[2]: "landed 3+0"})
 	w.once(5)

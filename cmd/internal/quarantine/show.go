@@ -3,6 +3,8 @@ package quarantine
 import (
 	"context"
 	"errors"
+
+	"github.com/millrace/millrace/cmd/internal/reread"
 )
 
 // Inspection is everything that is known of an entry.
@@ -29,10 +31,10 @@ func Inspect(ctx context.Context, deps Deps, entries []Entry) ([]Inspection, err
 		if err != nil {
 			return nil, err
 		}
-		switch data, err := deps.Blobs.read(ctx, xs[0]); {
+		switch data, err := xs[0].read(ctx, deps.Blobs); {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, errExpired):
+		case errors.Is(err, reread.ErrExpired):
 			i.Cause = err.Error()
 		case err != nil:
 			i.Cause = "it cannot be read now: " + err.Error()

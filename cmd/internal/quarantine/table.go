@@ -2,14 +2,13 @@ package quarantine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"github.com/millrace/millrace/cmd/internal/ask"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
 )
@@ -26,9 +25,7 @@ const (
 	entryKey     = "blob, generation, record_offset, ordinal, scope, reason, batch_id"
 )
 
-type scanner interface{ Scan(dest ...any) error }
-
-func scanEntry(row scanner, before ...any) (Entry, error) {
+func scanEntry(row ask.Row, before ...any) (Entry, error) {
 	var e Entry
 	var reason string
 	var offset, length uint64
@@ -40,41 +37,13 @@ func scanEntry(row scanner, before ...any) (Entry, error) {
 	return e, err
 }
 
-// Codes of ClickHouse.
-const (
-	noTable    = 60
-	noDatabase = 81
-)
-
-// each runs a question and hands every row to f.
-func (t clickhouseTable) each(ctx context.Context, what, sql string, f func(row scanner) error) error {
-	rows, err := t.conn.Query(ctx, sql+" SETTINGS max_query_size = 67108864")
-	var answer *ch.Exception
-	if errors.As(err, &answer) && (answer.Code == noTable || answer.Code == noDatabase) {
-		return fmt.Errorf("read %s: it is not there yet: run the pipeline first: %w", what, err)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", what, err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return fmt.Errorf("read %s: %w", what, err)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read %s: %w", what, err)
-	}
-	return nil
-}
-
 func (t clickhouseTable) Counts(ctx context.Context, f Filter) ([]Count, error) {
 	var counts []Count
 	sql := fmt.Sprintf(`SELECT entries, %s FROM (
 		SELECT *, count() OVER (PARTITION BY reason) AS entries FROM quarantine WHERE %s
 		ORDER BY time DESC, batch_id DESC, record_offset DESC, ordinal DESC LIMIT 1 BY reason
 	) ORDER BY entries DESC, reason`, entryColumns, f.where())
-	err := t.each(ctx, "table quarantine", sql, func(row scanner) error {
+	err := ask.Each(ctx, t.conn, "table quarantine", sql, func(row ask.Row) error {
 		var n uint64
 		e, err := scanEntry(row, &n)
 		counts = append(counts, Count{Reason: e.Reason, Entries: int64(n), Newest: e})
@@ -91,7 +60,7 @@ func (t clickhouseTable) Entries(ctx context.Context, f Filter, after *Entry, li
 	}
 	var entries []Entry
 	sql := fmt.Sprintf("SELECT %s FROM quarantine WHERE %s ORDER BY %s LIMIT %d", entryColumns, where, entryKey, limit)
-	err := t.each(ctx, "table quarantine", sql, func(row scanner) error {
+	err := ask.Each(ctx, t.conn, "table quarantine", sql, func(row ask.Row) error {
 		e, err := scanEntry(row)
 		entries = append(entries, e)
 		return err
@@ -129,7 +98,7 @@ func (t clickhouseTable) Generations(ctx context.Context, blobs []string) (map[s
 		SELECT toString(blob) AS name, generation AS g FROM batches WHERE blob IN (%s)
 		UNION ALL SELECT toString(blob), generation FROM quarantine WHERE blob IN (%[1]s)
 	) GROUP BY name`, names)
-	err := t.each(ctx, "table batches", sql, func(row scanner) error {
+	err := ask.Each(ctx, t.conn, "table batches", sql, func(row ask.Row) error {
 		var blob string
 		var g uint32
 		err := row.Scan(&blob, &g)
@@ -145,7 +114,7 @@ const regionsPerQuery = 256
 func (t clickhouseTable) Landed(ctx context.Context, regions []Region) (map[Tuple]bool, error) {
 	landed := map[Tuple]bool{}
 	for some := range slices.Chunk(regions, regionsPerQuery) {
-		err := t.each(ctx, "table flows", landedSQL(some), func(row scanner) error {
+		err := ask.Each(ctx, t.conn, "table flows", landedSQL(some), func(row ask.Row) error {
 			var r Tuple
 			var offset uint64
 			err := row.Scan(&r.Blob, &r.Generation, &offset, &r.Ordinal)

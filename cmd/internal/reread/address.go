@@ -1,4 +1,4 @@
-package quarantine
+package reread
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"github.com/millrace/millrace/pipeline"
 )
 
-// Address is the place of an entry, as people copy it from one command to the
-// next: BLOB@GENERATION:OFFSET for a record or range, with :ORDINAL for a tuple.
+// Address is a place in a blob, as people copy it from one command to the next:
+// BLOB@GENERATION:OFFSET for a record or range, with :ORDINAL for a tuple.
 type Address struct {
 	Blob       pipeline.BlobID
 	Generation uint32
@@ -48,7 +48,7 @@ var addressForm = regexp.MustCompile(`^(.+)@([0-9]+):([0-9]+)(?::([0-9]+))?$`)
 // Errors: any other text, with what is wanted.
 func ParseAddress(s string) (Address, error) {
 	wrong := func() (Address, error) {
-		return Address{}, fmt.Errorf("address %q: want ACCOUNT/CONTAINER/PATH@GENERATION:OFFSET[:ORDINAL], as millrace quarantine list prints it", s)
+		return Address{}, fmt.Errorf("address %q: want ACCOUNT/CONTAINER/PATH@GENERATION:OFFSET[:ORDINAL]", s)
 	}
 	m := addressForm.FindStringSubmatch(s)
 	if m == nil {
