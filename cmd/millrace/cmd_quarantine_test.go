@@ -99,11 +99,17 @@ func (s *quarantineSite) pipeline() *assembly.Pipeline {
 // command runs millrace quarantine and gives what it printed.
 func (s *quarantineSite) command(args ...string) (string, error) {
 	s.t.Helper()
+	return s.millrace("quarantine", args...)
+}
+
+// millrace runs a subcommand with the site's configuration.
+func (s *quarantineSite) millrace(name string, args ...string) (string, error) {
+	s.t.Helper()
 	root := newRootCommand()
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&out)
-	root.SetArgs(append(append([]string{"quarantine"}, args...), "-c", s.config))
+	root.SetArgs(append(append([]string{name}, args...), "-c", s.config))
 	err := root.ExecuteContext(s.t.Context())
 	return out.String(), err
 }

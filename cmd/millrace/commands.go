@@ -9,6 +9,7 @@ func commands() []*cobra.Command {
 		newRunCommand(),
 		newDecodeCommand(),
 		newQuarantineCommand(),
+		newEvidenceCommand(),
 		newDemoEstateCommand(),
 		newEmulatorCommand(),
 		newSimulateCommand(),

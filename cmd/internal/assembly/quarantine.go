@@ -3,6 +3,7 @@ package assembly
 import (
 	"context"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
 	"github.com/millrace/millrace/cmd/internal/config"
@@ -19,20 +20,10 @@ import (
 // engine; Close it.
 func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, error) {
 	p := &Pipeline{}
-	fail := func(err error) (*Pipeline, quarantine.Deps, error) {
+	conn, err := p.openToRead(cfg)
+	if err != nil {
 		p.Close()
 		return nil, quarantine.Deps{}, err
-	}
-	if err := p.openStore(cfg); err != nil {
-		return fail(err)
-	}
-	var err error
-	if p.Sink, err = OpenSink(cfg); err != nil {
-		return fail(err)
-	}
-	conn, err := p.Sink.Conn()
-	if err != nil {
-		return fail(err)
 	}
 	return p, quarantine.Deps{
 		Table: quarantine.NewTable(conn), Blobs: reread.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
@@ -54,6 +45,18 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 		},
 		Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger,
 	}, nil
+}
+
+// openToRead opens the blobs and the target for commands that ask questions.
+func (p *Pipeline) openToRead(cfg config.Config) (driver.Conn, error) {
+	if err := p.openStore(cfg); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Sink, err = OpenSink(cfg); err != nil {
+		return nil, err
+	}
+	return p.Sink.Conn()
 }
 
 // Prepare brings the target's tables up to date and checks it, as a start of the
