@@ -100,7 +100,10 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 	const hubKey = "canary/hub+key="
 	t.Setenv("TEST_EVENTHUBS", strings.Replace(os.Getenv("TEST_EVENTHUBS"), "SharedAccessKey=", "SharedAccessKey="+hubKey, 1)) // the emulator takes any
 	o := watch(t, w)
-	r := w.runWith(o.deps())
+	deps := o.deps()
+	instruments := telemetrytest.Record(deps.Meter)
+	deps.Meter = instruments
+	r := w.runWith(deps)
 	samples := sampleBlobs(t, time.Now().UTC().Truncate(time.Hour).Add(-time.Hour))
 	total, senders := 0, map[string]string{} // trace id by blob
 	for i, s := range samples {
@@ -116,8 +119,10 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 	w.announce(missing, "0x1", 1000)
 	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
 	r.drain()
+	o.dormant(instruments)
 	page := o.end()
 
+	o.checkTable(instruments.Instruments(), page)
 	o.checkTraces(senders)
 	o.checkMetrics(total, w.sent)
 	o.checkLogs(w.account + "/" + missing.container + "/" + missing.path)

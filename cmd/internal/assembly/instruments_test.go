@@ -1,0 +1,258 @@
+package assembly_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"go/scanner"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/otlptranslator"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+
+	"github.com/millrace/millrace/cmd/internal/assembly"
+	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/telemetry/telemetrytest"
+)
+
+// The table of metrics in the operator's docs. Name, type, unit and meaning are what
+// the code registers; what stands here is what it cannot say. To add a metric:
+// register it, add a line here, and run
+//
+//	make build && go test ./cmd/internal/assembly -run TestTelemetryReachesItsReceiver -update
+//
+// with the parts in the environment, as in `make test`.
+const metricsTable = "../../../deploy/docs/metrics.md"
+
+var update = flag.Bool("update", false, "write the expected files")
+
+// reading says what an instrument's attributes are and what a rise means.
+type reading struct{ attributes, rise string }
+
+var readings = map[string]reading{
+	"millrace.blob.fetched":             {"", "More is read. Far above `millrace.decode.bytes`: bytes are read more than once, see retries."},
+	"millrace.blob.read.duration":       {"", "The blob store or the network is slow; above the batch age it shows as lag."},
+	"millrace.blob.reads":               {"result", "`transient`: the store refuses for a while; `failed`: rights, or bytes that are no flow log."},
+	"millrace.blob.reports":             {"kind", "`rewritten` and `unreadable` want a look at the log; `gone`: deleted before it was read, check the retention of the logs."},
+	"millrace.blob.requests":            {"", "Cost: the blob store bills requests."},
+	"millrace.blob.retries":             {"", "The blob store fails or closes connections; lag follows when it lasts."},
+	"millrace.blob.throttled":           {"", "The account is at its limit: others read it too, or the batch age is too short."},
+	"millrace.blobs.queued":             {"", "Reads do not keep up: network, blob store, or a target that is slow."},
+	"millrace.decode.bytes":             {"", "More traffic."},
+	"millrace.decode.duration":          {"", "Byte ranges grow, or the processor is busy."},
+	"millrace.decode.rows":              {"", "More traffic."},
+	"millrace.eventhubs.bytes":          {"hub", "More notifications."},
+	"millrace.eventhubs.gaps":           {"hub, reason", "Notifications were lost before they were read; the sweeper finds their blobs. `expired`: retention is shorter than the lag. `recreated`: somebody made the hub anew."},
+	"millrace.eventhubs.lag":            {"hub", "Notifications wait in the hub: the pipeline was down, or does not keep up."},
+	"millrace.eventhubs.lag.messages":   {"hub, partition", "The same, as a count. One partition alone: its reader is stuck, see the log."},
+	"millrace.eventhubs.messages":       {"hub", "More notifications."},
+	"millrace.eventhubs.missing":        {"hub, reason", "As gaps, in messages; what nobody can count is not in it."},
+	"millrace.eventhubs.ownership.lost": {"hub", "Another reader of the same consumer group took a partition: give each pipeline its own group."},
+	"millrace.eventhubs.reconnects":     {"hub", "Links break: network, or the namespace's limits."},
+	"millrace.eventhubs.unacknowledged": {"hub", "What was received is not durable yet: the target is slow or away."},
+	"millrace.events.ignored":           {"reason", "Events of other accounts, containers or kinds: narrow the Event Grid subscription."},
+	"millrace.files.reloads":            {"result, transform", "Files of filters or enrichment change. `refused`: a file is wrong and the old one still holds; the log says where."},
+	"millrace.filtered.rows":            {"filter", "Filters leave more out."},
+	"millrace.inflight":                 {"", "Near `memory_budget_mib` the reads wait: the target is slow, or the budget small."},
+	"millrace.lag.size":                 {"", "Blobs grow faster than they are committed. Blobs whose length no notification tells are not in it."},
+	"millrace.lag.time":                 {"", "The oldest notification still waits: the alarm for a pipeline that stands still."},
+	"millrace.land.duration":            {"sink, table", "The target is slow: merges, memory, other load."},
+	"millrace.landed.rows":              {"sink, table", "More traffic, or more windows close."},
+	"millrace.landings":                 {"result, sink, table", "`transient`: the target refuses and is tried again; `in_doubt`: answers were lost and are looked up; `fenced`: another process owns the ledger; `failed`: the pipeline stops."},
+	"millrace.latency.acknowledged":     {"", "As queryable, with the ledger's last word: up to one batch age more."},
+	"millrace.latency.queryable":        {"", "The number that users feel. Above the batch age and a few seconds: see lag and the durations of reads and inserts."},
+	"millrace.ledger.epoch":             {"", "The ledger changed hands: an instance stopped or was cut off."},
+	"millrace.ledger.owner":             {"", "1 on exactly one instance; 0 on all: nobody works."},
+	"millrace.ledger.writes":            {"kind", "Cost, with a ledger in blob storage: a longer batch age lowers it."},
+	"millrace.notifications":            {"", "More blobs, or more writes of them."},
+	"millrace.notifications.ignored":    {"reason", "`known` is usual (events come twice, and the sweeper tells all); `before_start` and `too_old`: blobs that only a backfill reads."},
+	"millrace.quarantine.refused":       {"", "A replay of quarantine found what is still malformed."},
+	"millrace.quarantined":              {"reason", "Input that no row could be made of: `millrace quarantine show` has the bytes."},
+	"millrace.replays":                  {"", "The pipeline was started anew without a soft stop."},
+	"millrace.unacknowledged":           {"", "Notifications wait for commits; see lag."},
+	"millrace.watermark.lag":            {"", "Windows close later: a network interface has old event times, or reads lag."},
+	"millrace.windows.closed":           {"table", "More windows have rows."},
+	"millrace.windows.groups":           {"table", "Memory: more different keys; at the limit they fold into the overflow group."},
+	"millrace.windows.late_rows":        {"table", "Rows come after their window closed and make corrections: raise `out_of_orderness`."},
+	"millrace.windows.open":             {"table", "Memory: the watermark stands still, or event times spread."},
+	"millrace.windows.overflow_rows":    {"table", "Keys found no room: totals stay exact, details of new keys are lost."},
+}
+
+// Every instrument that the source names has a reading and a row in the table, and
+// nothing else has.
+func TestMetricsTableNamesEveryInstrument(t *testing.T) {
+	want := slices.Sorted(maps.Keys(readings))
+	if diff := cmp.Diff(want, namesInSource(t)); diff != "" {
+		t.Errorf("instruments in the source (-with a reading +in the source); add or remove lines of readings:\n%s", diff)
+	}
+	var rows []string
+	for line := range strings.Lines(readTable(t)) {
+		if m := regexp.MustCompile("^\\| `(millrace\\.[a-z_.]+)` \\|").FindStringSubmatch(line); m != nil {
+			rows = append(rows, m[1])
+		}
+	}
+	if diff := cmp.Diff(want, rows); diff != "" {
+		t.Errorf("%s (-with a reading +rows); write it anew, see the comment of metricsTable:\n%s", metricsTable, diff)
+	}
+}
+
+func readTable(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile(metricsTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// namesInSource finds every text of the form of an instrument's name.
+func namesInSource(t *testing.T) []string {
+	t.Helper()
+	name := regexp.MustCompile(`^"(millrace\.[a-z_.]+)"$`)
+	found := map[string]bool{}
+	err := filepath.WalkDir("../../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 2 || d.Name() == "testdata"):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(data, []byte(`"millrace.`)) {
+			return err
+		}
+		var s scanner.Scanner
+		s.Init(token.NewFileSet().AddFile(path, -1, len(data)), data, nil, 0)
+		for {
+			_, tok, lit := s.Scan()
+			if tok == token.EOF {
+				return nil
+			}
+			if m := name.FindStringSubmatch(lit); tok == token.STRING && m != nil && m[1] != "millrace.yaml" {
+				found[m[1]] = true
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// dormant registers what a pipeline of this test does not run.
+func (o *watched) dormant(meter *telemetrytest.Recorder) {
+	o.t.Helper()
+	o.sharedLedger()
+	cfg, err := config.Parse([]byte(o.yaml))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	deps := o.deps()
+	deps.Meter = meter
+	if _, err := assembly.NewServer(cfg, deps); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// checkTable compares the table with what was registered and measured.
+func (o *watched) checkTable(registered map[string]telemetrytest.Instrument, page string) {
+	o.t.Helper()
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(readings)), slices.Sorted(maps.Keys(registered))); diff != "" {
+		o.t.Errorf("instruments (-with a reading +registered by a pipeline); what it cannot run belongs into dormant:\n%s", diff)
+	}
+	for name, m := range o.to.Metrics() {
+		listed := strings.Split(readings[name].attributes, ", ")
+		for key := range measuredBy(m) {
+			if !slices.Contains(listed, key) && key != "otel.metric.overflow" {
+				o.t.Errorf("%s is measured by %s, which its line does not name", name, key)
+			}
+		}
+		if prometheus := inPrometheus(o.t, registered[name]); !strings.Contains(page, "\n# TYPE "+prometheus+" ") {
+			o.t.Errorf("/metrics lacks %s", prometheus)
+		}
+	}
+	text := renderTable(o.t, registered)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(metricsTable), 0o755); err != nil {
+			o.t.Fatal(err)
+		}
+		if err := os.WriteFile(metricsTable, []byte(text), 0o644); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(text, readTable(o.t)); diff != "" {
+		o.t.Errorf("%s (-as registered +as it stands); write it anew, see the comment of metricsTable:\n%s", metricsTable, diff)
+	}
+}
+
+// measuredBy gives the attributes of all points of a metric.
+func measuredBy(m *metricspb.Metric) map[string]bool {
+	keys := map[string]bool{}
+	add := func(attrs map[string]string) {
+		for k := range attrs {
+			keys[k] = true
+		}
+	}
+	for _, p := range append(m.GetSum().GetDataPoints(), m.GetGauge().GetDataPoints()...) {
+		add(telemetrytest.Attributes(p.Attributes))
+	}
+	for _, p := range m.GetHistogram().GetDataPoints() {
+		add(telemetrytest.Attributes(p.Attributes))
+	}
+	return keys
+}
+
+// renderTable gives the page of the docs.
+func renderTable(t *testing.T, registered map[string]telemetrytest.Instrument) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(`<!-- Generated from the code: cmd/internal/assembly/instruments_test.go says how. Do not edit. -->
+
+# Metrics
+
+Every metric of ` + "`millrace run`" + `. OTLP sends them under the name in the first column; ` + "`/metrics`" + ` serves them to
+Prometheus under the name in the second. Types: a counter only rises, a gauge stands at a value, a histogram
+counts measurements by size (` + "`_bucket`, `_sum` and `_count`" + ` in Prometheus). No attribute has more than 2,000 values;
+what is beyond is one series with ` + "`otel_metric_overflow=\"true\"`" + `.
+
+| name | in Prometheus | type | unit | attributes | meaning | what a rise means |
+|---|---|---|---|---|---|---|
+`)
+	for _, name := range slices.Sorted(maps.Keys(registered)) {
+		i := registered[name]
+		if i.Unit == "" || i.Meaning == "" || readings[name].rise == "" {
+			t.Errorf("%s lacks a unit, a description or a reading: %+v", name, i)
+		}
+		attributes := readings[name].attributes
+		if attributes != "" {
+			attributes = "`" + strings.ReplaceAll(attributes, ", ", "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s | %s | %s |\n", name, inPrometheus(t, i), i.Kind, i.Unit, attributes, i.Meaning, readings[name].rise)
+	}
+	return b.String()
+}
+
+// inPrometheus gives the name that the page serves an instrument under.
+func inPrometheus(t *testing.T, i telemetrytest.Instrument) string {
+	t.Helper()
+	kinds := map[string]otlptranslator.MetricType{
+		"counter": otlptranslator.MetricTypeMonotonicCounter, "gauge": otlptranslator.MetricTypeGauge, "histogram": otlptranslator.MetricTypeHistogram,
+	}
+	namer := otlptranslator.NewMetricNamer("", otlptranslator.UnderscoreEscapingWithSuffixes)
+	name, err := namer.Build(otlptranslator.Metric{Name: i.Name, Unit: i.Unit, Type: kinds[i.Kind]})
+	if err != nil {
+		t.Error(err)
+	}
+	return name
+}
