@@ -158,8 +158,9 @@ type status struct {
 	PID int `json:"pid"`
 	assembly.State
 	engine.Status
-	BytesFetched int64 `json:"bytes_fetched"`
-	Requests     int64 `json:"requests"`
+	BytesFetched int64                   `json:"bytes_fetched"`
+	Requests     int64                   `json:"requests"`
+	Sources      []assembly.SourceStatus `json:"sources"`
 }
 
 // statusPage tells how the pipeline stands, as JSON.
@@ -168,7 +169,7 @@ func statusPage(server *assembly.Server) http.HandlerFunc {
 		s := status{PID: os.Getpid(), State: server.State()}
 		if p := server.Pipeline(); p != nil {
 			read := p.Reader.Stats()
-			s.Status, s.BytesFetched, s.Requests = p.Engine.Status(), read.Bytes, read.Requests
+			s.Status, s.BytesFetched, s.Requests, s.Sources = p.Engine.Status(), read.Bytes, read.Requests, p.Sources()
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s) // the reader has gone away

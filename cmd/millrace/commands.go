@@ -10,6 +10,7 @@ func commands() []*cobra.Command {
 		newDecodeCommand(),
 		newQuarantineCommand(),
 		newEvidenceCommand(),
+		newSchemaCommand(),
 		newDemoEstateCommand(),
 		newEmulatorCommand(),
 		newSimulateCommand(),

@@ -49,6 +49,7 @@ func usageErrorf(format string, args ...any) error {
 const (
 	groupRun         = "run"
 	groupInvestigate = "investigate"
+	groupOperate     = "operate"
 	groupDevelop     = "develop"
 )
 
@@ -62,6 +63,7 @@ func newRootCommand() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupInvestigate, Title: "Investigate:"},
+		&cobra.Group{ID: groupOperate, Title: "Operate:"},
 		&cobra.Group{ID: groupDevelop, Title: "Develop:"},
 	)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%w", err) })

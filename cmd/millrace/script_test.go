@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"flag"
 	"os"
 	"testing"
 
@@ -13,10 +14,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"millrace": main})
 }
 
+var update = flag.Bool("update", false, "rewrite what the scripts expect; read it before you commit")
+
 // TestScripts runs the commands as users do: testdata/script/*.txtar.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:           "testdata/script",
+		UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"gzip": gzipFile,
 		},

@@ -73,7 +73,7 @@ var rules = []rule{
 	{folder: "deploy"},
 	{folder: "deploy/local", may: []string{"deploy/local/..."}},
 	{folder: "deploy/local/localtest", may: []string{"deploy/local/...", "pipeline/pipelinetest"}, why: "it is imported by tests only"},
-	{folder: "cmd", may: with("cmd/internal/...", "bench/...", "pipeline/...", "operators/...", "sinks/...", "deploy/local/...")},
+	{folder: "cmd", may: with("cmd/internal/...", "bench/...", "pipeline/...", "operators/...", "sinks/...", "deploy", "deploy/local/...")},
 	{folder: "cmd/millrace-clickhouse", why: "it is loaded with half a gigabyte of library; keep it small"},
 }
 

@@ -7,11 +7,13 @@ type Config struct {
 	// columns cidr and/or mac, and some of name, vnet, subnet, owner, tags. The longest
 	// prefix wins, field by field; a mac speaks of the side where its network interface
 	// is (source of outbound flows, destination of inbound ones) and wins over prefixes.
-	// At most 64 MiB and 1,000,000 rows.
+	// At most 64 MiB and 1,000,000 rows. Default none.
 	NamesFile string `yaml:"names_file"`
 	// CountryFile is a MaxMind DB file (.mmdb) with countries, at most 1 GiB.
+	// Default none.
 	CountryFile string `yaml:"country_file"`
-	// ASNFile is a MaxMind DB file (.mmdb) with autonomous systems, at most 1 GiB.
+	// ASNFile is a MaxMind DB file (.mmdb) with autonomous systems, at most 1
+	// GiB. Default none.
 	ASNFile string `yaml:"asn_file"`
 }
 

@@ -22,31 +22,33 @@ type Config struct {
 	// whatever the filters behind say. Required.
 	Drop *bool `yaml:"drop"`
 	// Src, Dst and Either are addresses or CIDR prefixes of the source, the
-	// destination, or one of the two. At most 1,000,000 over all filters.
+	// destination, or one of the two. Default any, at most 1,000,000 over all filters.
 	Src    []string `yaml:"src"`
 	Dst    []string `yaml:"dst"`
 	Either []string `yaml:"either"`
 	// SrcFile, DstFile and EitherFile name files with more of them, one a line; blank
-	// lines and what follows a # are ignored.
+	// lines and what follows a # are ignored. Default none.
 	SrcFile    string `yaml:"src_file"`
 	DstFile    string `yaml:"dst_file"`
 	EitherFile string `yaml:"either_file"`
 	// SrcPort, DstPort and EitherPort are ports, 0 to 65535, or ranges such as
-	// 8000-8999.
+	// 8000-8999. Default any.
 	SrcPort    []string `yaml:"src_port"`
 	DstPort    []string `yaml:"dst_port"`
 	EitherPort []string `yaml:"either_port"`
-	// Protocol: tcp, udp, icmp, icmpv6, or an IANA number, 0 to 255.
+	// Protocol: tcp, udp, icmp, icmpv6, or an IANA number, 0 to 255. Default any.
 	Protocol []string `yaml:"protocol"`
-	// Direction: inbound, outbound.
+	// Direction: inbound, outbound. Default any.
 	Direction []string `yaml:"direction"`
-	// State: begin, continuing, end, denied, unknown.
+	// State: begin, continuing, end, denied, unknown. Default any.
 	State []string `yaml:"state"`
-	// Action: allowed, denied.
+	// Action: allowed, denied. Default any.
 	Action []string `yaml:"action"`
 	// MAC is that of the network interface that logged the flow, with or without : or -.
+	// Default any.
 	MAC []string `yaml:"mac"`
-	// Rule is the rule's name as logged; a * at the end stands for anything.
+	// Rule is the rule's name as logged; a * at the end stands for anything. Default
+	// any.
 	Rule []string `yaml:"rule"`
 }
 

@@ -16,26 +16,29 @@ import (
 // Config is one table of tumbling windows.
 type Config struct {
 	// Name: the table is windows_<name>. Lower-case letters, digits and _, at most 48,
-	// not ending in _merged.
+	// not ending in _merged. Required.
 	Name string `yaml:"name"`
 	// Size of a window: whole seconds that divide a day, so that windows begin at
-	// midnight UTC.
+	// midnight UTC. Required.
 	Size time.Duration `yaml:"size"`
 	// GroupBy names columns of flows, those of enrichment too: texts, addresses, ports,
-	// protocol, autonomous systems. Empty means one group a window. At most 16.
+	// protocol, autonomous systems. Empty means one group a window, the
+	// default. At most 16.
 	GroupBy []string `yaml:"group_by"`
-	// Sums names counters of flows to add up, modulo 2^64. At most 16.
+	// Sums names counters of flows to add up, modulo 2^64. Default none,
+	// at most 16.
 	Sums []string `yaml:"sums"`
 	// Distinct names columns of flows whose distinct values are estimated (HyperLogLog,
-	// standard error 2.3 %, at most 2 KiB a group). At most 8.
+	// standard error 2.3 %, at most 2 KiB a group). Default none,
+	// at most 8.
 	Distinct []string `yaml:"distinct"`
 	// Lateness is how long a window stays open after the watermark passed its end: rows
 	// that late need no correction row. 0 to 24 h, default 0.
 	Lateness time.Duration `yaml:"lateness"`
 	// MaxGroups bounds the state of a shard: the number of groups in all its open
 	// windows. Once it is reached, new keys fold into one group a window, which is
-	// written with overflow = 1; totals stay exact. 1 to 400,000; 0 means
-	// DefaultMaxGroups.
+	// written with overflow = 1; totals stay exact. 1 to 400,000; default, and
+	// for 0, 50,000.
 	MaxGroups int `yaml:"max_groups"`
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow/memory"
@@ -46,7 +47,8 @@ type Pipeline struct {
 
 	directory  *ledger.Directory // nil for the owner of a shared ledger
 	store      *blob.AzureStore
-	hubs       []*eventhubs.Source
+	hubs       *hubSet
+	parser     atomic.Pointer[announce.Parser]
 	transforms *transforms
 }
 
@@ -71,7 +73,7 @@ func openAs(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lea
 // open looks at what is on this machine first: secrets, the texts of connections,
 // the ledger's lock. Then it asks the target.
 func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lease) error {
-	if err := checkSecrets(cfg); err != nil {
+	if err := cfg.CheckSecrets(); err != nil {
 		return err
 	}
 	var err error
@@ -137,41 +139,19 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 	return p.Prepare(ctx, cfg, deps)
 }
 
-// checkSecrets reports every secret at once that is named and not there.
-func checkSecrets(cfg config.Config) error {
-	var faults []error
-	check := func(r config.Reference, format string, args ...any) {
-		_, err := r.Resolve()
-		faults = append(faults, prefixed(err, format, args...))
-	}
-	for i, a := range cfg.Accounts {
-		check(a.Key, "accounts[%d].key", i)
-		check(a.SAS, "accounts[%d].sas", i)
-	}
-	for i, h := range cfg.EventHubs {
-		check(h.ConnectionString, "eventhubs[%d].connection_string", i)
-	}
-	for _, a := range cfg.LedgerAccounts() {
-		check(a.Key, "ledger.azure.key")
-		check(a.SAS, "ledger.azure.sas")
-	}
-	check(cfg.ClickHouse.Password, "clickhouse.password")
-	return errors.Join(faults...)
-}
-
 // Run runs the engine, then saves what the sources were told last.
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.transforms.watch(ctx)()
 	err := p.Engine.Run(ctx)
-	for _, h := range p.hubs {
-		// A soft stop acknowledges after the sources have ended.
-		err = errors.Join(err, h.Flush(context.WithoutCancel(ctx)))
-	}
-	return err
+	// A soft stop acknowledges after the sources have ended.
+	return errors.Join(err, p.hubs.Flush(context.WithoutCancel(ctx)))
 }
 
 // Close frees what Open took. The engine must have ended.
 func (p *Pipeline) Close() {
+	if p.hubs != nil {
+		p.hubs.close()
+	}
 	if p.Sink != nil {
 		_ = p.Sink.Close() // nothing is buffered in it
 	}
@@ -210,20 +190,8 @@ func engineConfig(cfg config.Config) engine.Config {
 
 // openStore makes the clients of the storage accounts and the reader over them.
 func (p *Pipeline) openStore(cfg config.Config) error {
-	var accounts []blob.AccountConfig
-	var faults []error
-	for i, a := range cfg.Accounts {
-		key, err := a.Key.Resolve()
-		faults = append(faults, prefixed(err, "accounts[%d].key", i))
-		sas, err := a.SAS.Resolve()
-		faults = append(faults, prefixed(err, "accounts[%d].sas", i))
-		accounts = append(accounts, blob.AccountConfig{Name: a.Name, Endpoint: a.Endpoint, SharedKey: key, SAS: sas, PrivateNetwork: a.PrivateNetwork})
-	}
-	if err := errors.Join(faults...); err != nil {
-		return err
-	}
 	var err error
-	if p.store, err = blob.NewAzureStore(accounts); err != nil {
+	if p.store, err = Blobs(cfg); err != nil {
 		return err
 	}
 	c := blob.DefaultConfig(decode.SplitRecords)
@@ -238,13 +206,6 @@ const (
 	chunkBytes     = 4 << 20
 	maxRecordBytes = 32 << 20
 )
-
-func prefixed(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf(format+": %w", append(args, err)...)
-}
 
 // openLedger takes the ledger in the locked folder over, or the one that is owned.
 func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, lease *ledger.Lease) (*ledger.Ledger, error) {
@@ -273,20 +234,46 @@ func (p *Pipeline) openHubs(cfg config.Config, deps Deps) error {
 	if err != nil {
 		return err
 	}
+	p.parser.Store(parser)
+	if p.hubs, err = newHubSet(deps); err != nil {
+		return err
+	}
+	openers, err := p.hubOpeners(cfg, ignored, deps)
+	for name, open := range openers {
+		p.hubs.add(name, open)
+	}
+	return err
+}
+
+// hubOpeners gives what makes the source of each hub, by name. Secrets are read
+// here, to see that they are there, and again whenever a source is made.
+func (p *Pipeline) hubOpeners(cfg config.Config, ignored metric.Int64Counter, deps Deps) (map[string]func() (*eventhubs.Source, error), error) {
+	openers := map[string]func() (*eventhubs.Source, error){}
+	names := map[string]int{}
 	var faults []error
 	for i, h := range cfg.EventHubs {
-		s, err := eventHub(i, h, cfg.State, parser, ignored, deps)
+		open := func() (*eventhubs.Source, error) {
+			hub, err := ResolveHub(i, h, cfg.State)
+			if err != nil {
+				return nil, err
+			}
+			return hub.source(p.parser.Load, ignored, deps)
+		}
+		hub, err := ResolveHub(i, h, cfg.State)
+		if err == nil {
+			err = errors.Join(prefixed(hub.Config.Validate(), "eventhubs[%d]", i), hubNamed(names, hub.Name(), i))
+			openers[hub.Name()] = open
+		}
 		faults = append(faults, err)
-		p.hubs = append(p.hubs, s)
 	}
-	return errors.Join(faults...)
+	return openers, errors.Join(faults...)
 }
 
 // sources are the event hubs and the sweeper.
 func (p *Pipeline) sources(cfg config.Config, deps Deps, start time.Time) ([]pipeline.Source, error) {
 	var sources []pipeline.Source
-	for _, h := range p.hubs {
-		sources = append(sources, h)
+	if len(cfg.EventHubs) > 0 {
+		sources = append(sources, p.hubs)
 	}
 	if cfg.Sweeper.Interval > 0 {
 		s, err := p.sweeper(cfg, deps, start)

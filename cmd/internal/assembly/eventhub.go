@@ -2,8 +2,8 @@ package assembly
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 
@@ -13,46 +13,77 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/identity"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/announce"
-	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
 )
 
-// eventHub makes the source of one hub. Its positions are kept beside the ledger:
-// they follow it, and never decide what is read of a blob.
-func eventHub(i int, h config.EventHub, state string, parser *announce.Parser, ignored metric.Int64Counter, deps Deps) (*eventhubs.Source, error) {
+// Hub is what is known of a configured hub before anybody is asked.
+type Hub struct {
+	Config    eventhubs.Config
+	Positions *eventhubs.FileStore // in the folder of the ledger
+	Namespace string
+}
+
+// Name tells hubs apart for people.
+func (h Hub) Name() string {
+	return fmt.Sprintf("%s/%s/%s", h.Namespace, h.Config.Hub, h.Config.ConsumerGroup)
+}
+
+// ResolveHub reads the secrets of the i-th hub. Its positions are kept beside the
+// ledger: they follow it, and never decide what is read of a blob.
+//
+// Errors: with the key path.
+func ResolveHub(i int, h config.EventHub, state string) (Hub, error) {
 	connection, err := h.ConnectionString.Resolve()
 	if err != nil {
-		return nil, fmt.Errorf("eventhubs[%d].connection_string: %w", i, err)
+		return Hub{}, fmt.Errorf("eventhubs[%d].connection_string: %w", i, err)
 	}
 	cfg := eventhubs.DefaultConfig(connection, h.Hub)
-	cfg.ConsumerGroup = h.ConsumerGroup
-	positions, err := positionsFile(connection, h)
-	if err != nil {
-		return nil, fmt.Errorf("eventhubs[%d].connection_string: %w", i, err)
+	cfg.ConsumerGroup, cfg.WebSocket = h.ConsumerGroup, h.Transport == config.TransportWebSocket
+	namespace := h.Namespace
+	if h.Identity != nil {
+		host, _, err := net.SplitHostPort(namespace)
+		if err != nil {
+			host = namespace // without a port
+		}
+		cfg.Namespace = namespace
+		if cfg.Credential, err = identity.New(*h.Identity, host); err != nil {
+			return Hub{}, fmt.Errorf("eventhubs[%d].identity: %w", i, err)
+		}
+	} else {
+		c, err := azeventhubs.ParseConnectionString(connection.Reveal())
+		if err != nil { // the cause may show the key
+			return Hub{}, fmt.Errorf("eventhubs[%d].connection_string: not as Azure gives it, Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…", i)
+		}
+		namespace = c.FullyQualifiedNamespace
 	}
-	return eventhubs.New(cfg, eventhubs.Deps{
+	return Hub{
+		Config: cfg, Namespace: namespace,
+		Positions: eventhubs.NewFileStore(filepath.Join(state, "sources", positionsFile(namespace, h)), h.Hub, h.ConsumerGroup),
+	}, nil
+}
+
+// positionsFile names the file by what it speaks of, so that hubs may change their
+// places in the configuration, and their credentials.
+func positionsFile(namespace string, h config.EventHub) string {
+	id := xxh3.HashString(strings.Join([]string{strings.ToLower(namespace), strings.ToLower(h.Hub), strings.ToLower(h.ConsumerGroup)}, "\n"))
+	return fmt.Sprintf("eventhub-%016x.json", id)
+}
+
+// source makes the source of a hub.
+func (h Hub) source(parser func() *announce.Parser, ignored metric.Int64Counter, deps Deps) (*eventhubs.Source, error) {
+	return eventhubs.New(h.Config, eventhubs.Deps{
 		Parse: func(body []byte) []pipeline.Announcement {
-			found, counts := parser.Parse(body)
+			found, counts := parser().Parse(body)
 			for reason, n := range counts {
 				ignored.Add(context.Background(), int64(n), metric.WithAttributes(attribute.String("reason", string(reason))))
 			}
 			return found
 		},
-		Checkpoints: eventhubs.NewFileStore(filepath.Join(state, "sources", positions), h.Hub, h.ConsumerGroup),
+		Checkpoints: h.Positions,
 		Meter:       deps.Meter,
 		Logger:      deps.Logger,
 	})
-}
-
-// positionsFile names the file by what it speaks of, so that hubs may change their
-// places in the configuration.
-func positionsFile(connection secret.Secret, h config.EventHub) (string, error) {
-	c, err := azeventhubs.ParseConnectionString(connection.Reveal())
-	if err != nil {
-		return "", errors.New("not as Azure gives it, Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…") // the cause may show the key
-	}
-	id := xxh3.HashString(strings.Join([]string{strings.ToLower(c.FullyQualifiedNamespace), strings.ToLower(h.Hub), strings.ToLower(h.ConsumerGroup)}, "\n"))
-	return fmt.Sprintf("eventhub-%016x.json", id), nil
 }

@@ -91,7 +91,7 @@ func NewServer(cfg config.Config, deps Deps) (*Server, error) {
 
 // openContainer makes the store of a shared ledger; it connects nothing.
 func openContainer(cfg config.Config) (*azureblob.Store, error) {
-	if err := checkSecrets(cfg); err != nil {
+	if err := cfg.CheckSecrets(); err != nil {
 		return nil, err
 	}
 	account, err := ledgerAccount(cfg)

@@ -263,7 +263,7 @@ state: %q
 start: now
 listen: ""
 accounts:
-  - {name: logs, endpoint: "http://127.0.0.1:1/logs", containers: [c], key: {env: TEST_STORAGE_KEY}}
+  - {name: logs, endpoint: "http://127.0.0.1:1/logs", containers: [logs], key: {env: TEST_STORAGE_KEY}}
 clickhouse: {url: "http://127.0.0.1:1"}
 `, filepath.Join(t.TempDir(), "state"))}
 }

@@ -12,45 +12,63 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"github.com/millrace/millrace/operators/enrich"
 	"github.com/millrace/millrace/operators/filter"
 	"github.com/millrace/millrace/operators/window"
-	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
 // Config is one pipeline.
+//
+// Every field has a comment with meaning, unit, default and bounds: the schema for
+// editors and the table of keys are made of them. The tag enum lists the only
+// values a text may have; reload:"live" says that a running pipeline takes a new
+// value over, for the field and all below it.
 type Config struct {
-	// State is the folder of the ledger. One process at a time owns it.
+	// State is the folder of the ledger: what was promised, and how far every blob is
+	// landed. On a disk that survives restarts; one process at a time owns it. Required.
 	State string `yaml:"state"`
-	// Shards is how many shards a new ledger gets, 1 to 64. Default 4.
+	// Shards is how many shards a new ledger gets; an old one keeps its own. Default 4,
+	// 1 to 64.
 	Shards int `yaml:"shards"`
 	// Start is the earliest time that is read: "now", "now-1h" or RFC 3339. It counts
 	// when the ledger is made; later starts go on where the last one ended. Required.
 	Start string `yaml:"start"`
-	// Listen is where metrics, health and status are served. Default 127.0.0.1:9464;
-	// "" serves nothing.
+	// Listen is where metrics, health and status are served, host:port. They have no
+	// password: keep it on loopback. "" serves nothing. Default 127.0.0.1:9464.
 	Listen string `yaml:"listen"`
-	// MaxBatchAge closes a batch: latency against ledger writes and parts. Default
-	// 5s, at least 1s.
-	MaxBatchAge time.Duration `yaml:"max_batch_age"`
+	// LogLevel is the least level that is logged; --verbose means debug. Default info.
+	LogLevel string `yaml:"log_level" enum:"debug,info,warn,error" reload:"live"`
+	// MaxBatchAge closes a commit: latency against ledger writes and parts of the target.
+	// Default 5s, at least 1s.
+	MaxBatchAge time.Duration `yaml:"max_batch_age" reload:"live"`
 	// MemoryBudget bounds text and rows in flight, in MiB. Default 192, at least 128.
 	MemoryBudget int64 `yaml:"memory_budget_mib"`
 	// OutOfOrderness is how far behind the newest event time of a stream rows are
-	// still expected before windows close. Default 10s.
-	OutOfOrderness time.Duration `yaml:"out_of_orderness"`
+	// still expected before windows close. Default 10s, at least 0s.
+	OutOfOrderness time.Duration `yaml:"out_of_orderness" reload:"live"`
 
-	Accounts   []Account       `yaml:"accounts"`
-	EventHubs  []EventHub      `yaml:"eventhubs"`
-	Sweeper    Sweeper         `yaml:"sweeper"`
-	ClickHouse ClickHouse      `yaml:"clickhouse"`
-	Ledger     Ledger          `yaml:"ledger"`
-	Windows    []window.Config `yaml:"windows"`
+	// Identity is used by every account and hub that names no credential of its own.
+	// Default none.
+	Identity *Identity `yaml:"identity" reload:"live"`
+	// Accounts are the storage accounts that hold flow logs. Required, at least one.
+	Accounts []Account `yaml:"accounts" reload:"live"`
+	// EventHubs are the hubs that announce new bytes. Default none: the sweeper finds
+	// everything, minutes later.
+	EventHubs []EventHub `yaml:"eventhubs" reload:"live"`
+	// Sweeper finds what no notification told of.
+	Sweeper Sweeper `yaml:"sweeper" reload:"live"`
+	// ClickHouse is where rows land.
+	ClickHouse ClickHouse `yaml:"clickhouse"`
+	// Ledger says where the ledger is, if not in the folder of state.
+	Ledger Ledger `yaml:"ledger"`
+	// Windows are event-time windows; each is a table windows_NAME and a view
+	// windows_NAME_merged. Default: traffic_1m, services_1m and rules_5m.
+	Windows []window.Config `yaml:"windows"`
 	// Filters are tried on every row before anything else; the first that fits decides.
 	// Rows that one drops are counted, and are in no table and no window.
 	Filters []filter.Config `yaml:"filters"`
@@ -59,34 +77,10 @@ type Config struct {
 	Enrich *enrich.Config `yaml:"enrich"`
 }
 
-// Account is one storage account whose blobs may be read.
-type Account struct {
-	Name     string `yaml:"name"`
-	Endpoint string `yaml:"endpoint"` // blob endpoint
-	// Aliases are further endpoints under which notifications name the account.
-	Aliases []string `yaml:"aliases"`
-	// Containers that may be read, by exact name.
-	Containers []string `yaml:"containers"`
-	// Key names the account key, SAS a shared access signature: one of them.
-	Key Reference `yaml:"key"`
-	SAS Reference `yaml:"sas"`
-	// PrivateNetwork allows the endpoint's name to resolve to a private address, as it
-	// does behind Azure Private Link.
-	PrivateNetwork bool `yaml:"private_network"`
-}
-
-// EventHub is one hub that announces blobs.
-type EventHub struct {
-	// ConnectionString names the namespace's connection string.
-	ConnectionString Reference `yaml:"connection_string"`
-	Hub              string    `yaml:"hub"`
-	ConsumerGroup    string    `yaml:"consumer_group"` // default $Default
-}
-
 // Sweeper finds what no announcement told of.
 type Sweeper struct {
 	// Interval between two listings of the current and the previous hour. Default
-	// 10m; 0s switches the sweeper off.
+	// 10m, at least 1s; 0s switches the sweeper off.
 	Interval time.Duration `yaml:"interval"`
 	// Discover is the time between two walks over the folders, which find network
 	// interfaces that no notification told of. Default 1h, at least interval.
@@ -98,50 +92,22 @@ type ClickHouse struct {
 	// URL of the server: http://host:8123 or https://host:8443; native TCP is
 	// tcp://host:9000 or tls://host:9440 (clickhouse://host:9000, with ?secure=true for
 	// TLS, means the same). Required, without user and password.
-	URL      string    `yaml:"url"`
-	Database string    `yaml:"database"` // default millrace
-	User     string    `yaml:"user"`     // default default
+	URL string `yaml:"url"`
+	// Database that holds the tables; it is made if it is not there. Default millrace.
+	Database string `yaml:"database"`
+	// User who writes and reads. Default default.
+	User string `yaml:"user"`
+	// Password names the user's password. Default none.
 	Password Reference `yaml:"password"`
-	// AllowNonEmpty lets a new ledger begin on tables that hold rows of others.
+	// AllowNonEmpty lets a new ledger begin on tables that hold rows of others. Default
+	// false.
 	AllowNonEmpty bool `yaml:"allow_non_empty"`
-}
-
-// Reference says where a secret is. At most one field is set.
-type Reference struct {
-	Env  string `yaml:"env"`  // environment variable
-	File string `yaml:"file"` // path; one line
-}
-
-// Set says whether the reference names anything.
-func (r Reference) Set() bool { return r.Env != "" || r.File != "" }
-
-// Resolve reads the secret.
-//
-// Errors: the variable is empty, the file cannot be read, or both are named.
-func (r Reference) Resolve() (secret.Secret, error) {
-	switch {
-	case r.Env != "" && r.File != "":
-		return secret.Secret{}, errors.New("names both env and file: keep one")
-	case r.Env != "":
-		v := os.Getenv(r.Env)
-		if v == "" {
-			return secret.Secret{}, fmt.Errorf("environment variable %q is empty: export it", r.Env)
-		}
-		return secret.New(v), nil
-	case r.File != "":
-		data, err := os.ReadFile(r.File)
-		if err != nil {
-			return secret.Secret{}, fmt.Errorf("read secret: %w", err)
-		}
-		return secret.New(strings.TrimSpace(string(data))), nil
-	}
-	return secret.Secret{}, nil
 }
 
 // Default gives the defaults.
 func Default() Config {
 	return Config{
-		Shards: 4, Listen: "127.0.0.1:9464", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
+		Shards: 4, Listen: "127.0.0.1:9464", LogLevel: "info", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
 		Sweeper:    Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
 		ClickHouse: ClickHouse{Database: "millrace", User: "default"},
 		Ledger:     Ledger{Expiry: defaultExpiry},
@@ -157,36 +123,40 @@ func Load(path string) (Config, error) {
 	}
 	c, err := Parse(data)
 	if err != nil {
-		return Config{}, fmt.Errorf("configuration %q: %w", path, err)
+		space := " "
+		if len(FaultsOf(err)) > 1 {
+			space = "" // they begin on a new line
+		}
+		return Config{}, fmt.Errorf("configuration %q:%s%w", path, space, err)
 	}
 	return c, nil
 }
 
 // Parse reads and checks a text.
+//
+// Errors: Faults, all at once: of the text, and of what it says.
 func Parse(data []byte) (Config, error) {
 	c := Default()
-	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
-		return Config{}, explain(err)
+	r := read(data, &c)
+	if r.places == nil {
+		return c, r.faults // no YAML at all
 	}
-	if reflect.ValueOf(c).IsZero() { // an empty document takes the defaults away
-		c = Default()
-	}
-	for i := range c.EventHubs {
-		if c.EventHubs[i].ConsumerGroup == "" {
-			c.EventHubs[i].ConsumerGroup = "$Default"
-		}
-	}
-	return c, c.Validate()
+	c.fill()
+	return c, r.merge(c.Validate())
 }
+
+// fill gives the defaults that depend on what else is there.
+func (c *Config) fill() { c.fillAzure() }
 
 // Validate reports every fault at once, each with its key path.
 func (c Config) Validate() error {
 	var faults []error
 	check := func(ok bool, key, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fmt.Errorf(key+": "+format, args...))
+			faults = append(faults, Fault{Key: key, Text: fmt.Sprintf(format, args...)})
 		}
 	}
+	c.validateValues(check)
 	check(c.State != "", "state", "missing: name a folder for the ledger, such as ./state")
 	check(c.Shards >= 1 && c.Shards <= 64, "shards", "%d: want 1 to 64", c.Shards)
 	_, err := c.StartTime(time.Now())
@@ -196,23 +166,11 @@ func (c Config) Validate() error {
 	check(c.MaxBatchAge >= time.Second, "max_batch_age", "%v: want at least 1s", c.MaxBatchAge)
 	check(c.MemoryBudget >= 128, "memory_budget_mib", "%d: want at least 128", c.MemoryBudget)
 	check(c.OutOfOrderness >= 0, "out_of_orderness", "%v: want 0s or more", c.OutOfOrderness)
-	check(len(c.Accounts) > 0, "accounts", "missing: name at least one storage account")
-	for i, a := range c.Accounts {
-		key := fmt.Sprintf("accounts[%d]", i)
-		check(a.Name != "", key+".name", "missing")
-		check(isURL(a.Endpoint), key+".endpoint", "no plain http(s) address: give the blob endpoint without user or key, such as https://NAME.blob.core.windows.net")
-		for j, alias := range a.Aliases {
-			check(isURL(alias), fmt.Sprintf("%s.aliases[%d]", key, j), "no plain http(s) address")
-		}
-		check(len(a.Containers) > 0, key+".containers", "missing: name the containers that may be read")
-		check(a.Key.Set() != a.SAS.Set(), key, "want exactly one of key and sas, each as {env: NAME} or {file: PATH}")
-	}
-	for i, h := range c.EventHubs {
-		key := fmt.Sprintf("eventhubs[%d]", i)
-		check(h.Hub != "", key+".hub", "missing")
-		check(h.ConnectionString.Set(), key+".connection_string", "missing: {env: NAME} or {file: PATH}")
-	}
+	c.Identity.validate("identity", check)
+	c.validateAccounts(check)
+	c.validateEventHubs(check)
 	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
+	check(c.Sweeper.Interval == 0 || c.Sweeper.Interval >= time.Second, "sweeper.interval", "%v: want at least 1s, or 0s for no sweeper", c.Sweeper.Interval)
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	c.Ledger.check(check)
 	err = clickhouse.CheckURL(c.ClickHouse.URL)
@@ -220,6 +178,30 @@ func (c Config) Validate() error {
 	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
 	faults = append(faults, window.Validate(c.Windows), filter.Validate(c.Filters), c.checkEnriched())
 	return errors.Join(faults...)
+}
+
+// validateValues checks every field whose values are a closed list, and every
+// reference.
+func (c Config) validateValues(check checker) {
+	walk("", reflect.ValueOf(c), func(path string, v reflect.Value) bool {
+		if r, ok := v.Interface().(Reference); ok {
+			check(r.Env == "" || r.File == "", path, "names both env and file: keep one")
+			return false
+		}
+		if v.Kind() != reflect.Struct {
+			return true
+		}
+		for _, f := range reflect.VisibleFields(v.Type()) {
+			values, ok := f.Tag.Lookup("enum")
+			if !ok {
+				continue
+			}
+			allowed := strings.Split(values, ",")
+			text := v.FieldByIndex(f.Index).String()
+			check(slices.Contains(allowed, text), join(path, keyOf(f)), "%q: want %s", text, quoteList(allowed))
+		}
+		return true
+	})
 }
 
 // isURL says whether s is an address without a user. One with a user may hold a

@@ -35,7 +35,7 @@ clickhouse: {url: "http://user:hunter2@host:8123"}
 	}
 	for _, want := range []string{
 		"state: missing", "shards: 0", "start: missing", "max_batch_age: 10ms", "accounts[0].name", "accounts[0].endpoint", "accounts[0].containers",
-		"want exactly one of key and sas", "eventhubs[0].connection_string", "clickhouse.url",
+		"accounts[0]: want exactly one of key, sas", "eventhubs[0]: want exactly one of connection_string", "clickhouse.url",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %q:\n%v", want, err)

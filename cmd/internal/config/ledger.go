@@ -31,11 +31,15 @@ type LedgerAzure struct {
 	// Prefix of every object's name, so that several pipelines may share a container.
 	// Letters, digits, '-', '_' and '/'. Default "".
 	Prefix string `yaml:"prefix"`
-	// Key names the account key. One of key and sas.
+	// Key names the account key. One of key, sas and identity.
 	Key Reference `yaml:"key"`
 	// SAS names a shared access signature with the rights read, add, create, write,
-	// delete and list on the container. One of key and sas.
+	// delete and list on the container. One of key, sas and identity.
 	SAS Reference `yaml:"sas"`
+	// Identity writes with an identity of Entra ID, which needs the role Storage Blob
+	// Data Contributor on the container. Default: the pipeline's identity, unless there is
+	// a key or a SAS.
+	Identity *Identity `yaml:"identity"`
 	// PrivateNetwork allows the endpoint's name to resolve to a private address, as it
 	// does behind Azure Private Link. Default false.
 	PrivateNetwork bool `yaml:"private_network"`
@@ -43,7 +47,7 @@ type LedgerAzure struct {
 
 // account is the container's account as the others are configured.
 func (l LedgerAzure) account() Account {
-	return Account{Name: l.Name, Endpoint: l.Endpoint, Containers: []string{l.Container}, Key: l.Key, SAS: l.SAS, PrivateNetwork: l.PrivateNetwork}
+	return Account{Name: l.Name, Endpoint: l.Endpoint, Containers: []string{l.Container}, Key: l.Key, SAS: l.SAS, Identity: l.Identity, PrivateNetwork: l.PrivateNetwork}
 }
 
 // LedgerAccounts gives the account of the ledger's container; none for a folder.
@@ -57,7 +61,7 @@ func (c Config) LedgerAccounts() []Account {
 const defaultExpiry = time.Minute
 
 // check reports every fault.
-func (l Ledger) check(check func(ok bool, key, format string, args ...any)) {
+func (l Ledger) check(check checker) {
 	check(l.Expiry >= ledger.MinExpiry, "ledger.expiry", "%v: want at least %v", l.Expiry, ledger.MinExpiry)
 	if l.Azure == nil {
 		return
@@ -66,7 +70,9 @@ func (l Ledger) check(check func(ok bool, key, format string, args ...any)) {
 	check(l.Azure.Name != "", key+".name", "missing")
 	check(isURL(l.Azure.Endpoint), key+".endpoint", "no plain http(s) address: give the blob endpoint without user or key, such as https://NAME.blob.core.windows.net")
 	check(l.Azure.Container != "", key+".container", "missing: name the container of the ledger")
-	check(l.Azure.Key.Set() != l.Azure.SAS.Set(), key, "want exactly one of key and sas, each as {env: NAME} or {file: PATH}")
+	given := credentialCount(l.Azure.Key.Set(), l.Azure.SAS.Set(), l.Azure.Identity != nil)
+	check(given == 1, key, "want exactly one of key, sas and identity, such as identity: {kind: default} or key: {env: NAME}")
+	l.Azure.Identity.validate(key+".identity", check)
 }
 
 // LedgerPlace names the place of the ledger for people.

@@ -9,7 +9,7 @@ import (
 const ledgerBase = `
 state: ./state
 start: now
-accounts: [{name: a, endpoint: "http://127.0.0.1:1/a", containers: [c], key: {env: K}}]
+accounts: [{name: a, endpoint: "http://127.0.0.1:1/a", containers: [logs], key: {env: K}}]
 clickhouse: {url: "http://127.0.0.1:1"}
 `
 
@@ -23,7 +23,7 @@ func TestLedgerInAContainer(t *testing.T) {
 		t.Errorf("with a container: %+v, %v", c.Ledger, err)
 	}
 	_, err = Parse([]byte(ledgerBase + "ledger: {expiry: 4s, azure: {endpoint: x}}\n"))
-	for _, want := range []string{"ledger.expiry: 4s: want at least 5s", "ledger.azure.name: missing", "ledger.azure.endpoint: no plain", "ledger.azure.container: missing", "ledger.azure: want exactly one of key and sas"} {
+	for _, want := range []string{"ledger.expiry: 4s: want at least 5s", "ledger.azure.name: missing", "ledger.azure.endpoint: no plain", "ledger.azure.container: missing", "ledger.azure: want exactly one of key, sas and identity"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}

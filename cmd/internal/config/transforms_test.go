@@ -14,7 +14,7 @@ import (
 )
 
 // whole is a configuration without faults, to which tests add sections.
-const whole = "state: x\nstart: now\naccounts: [{name: a, endpoint: 'https://a.blob.core.windows.net', containers: [c], key: {env: KEY}}]\nclickhouse: {url: 'http://127.0.0.1:8123'}\n"
+const whole = "state: x\nstart: now\naccounts: [{name: a, endpoint: 'https://a.blob.core.windows.net', containers: [logs], key: {env: KEY}}]\nclickhouse: {url: 'http://127.0.0.1:8123'}\n"
 
 func TestFiltersAndEnrichment(t *testing.T) {
 	c, err := config.Parse([]byte(whole + `

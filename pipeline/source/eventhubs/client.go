@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -29,15 +30,36 @@ func newClient(cfg Config, hub string) (*client, error) {
 	// the partition before a link is made anew, and one back-off is enough. A question
 	// is asked a second time, since the first one finds out that a link is broken.
 	once, twice := azeventhubs.RetryOptions{MaxRetries: -1}, azeventhubs.RetryOptions{MaxRetries: 1, RetryDelay: 50 * time.Millisecond}
+	receiving := &azeventhubs.ConsumerClientOptions{RetryOptions: once, TLSConfig: tlsConfig()}
+	asking := &azeventhubs.ProducerClientOptions{RetryOptions: twice, TLSConfig: tlsConfig()}
+	if cfg.WebSocket {
+		receiving.NewWebSocketConn, asking.NewWebSocketConn = dialWebSocket, dialWebSocket
+	}
+	if cfg.Credential != nil {
+		namespace := cfg.Namespace
+		if host, _, err := net.SplitHostPort(namespace); err == nil && !cfg.WebSocket {
+			// The SDK compares the certificate with the name as it stands.
+			receiving.CustomEndpoint, asking.CustomEndpoint, namespace = namespace, namespace, host
+		}
+		receive, err := azeventhubs.NewConsumerClient(namespace, hub, cfg.ConsumerGroup, cfg.Credential, receiving)
+		if err != nil {
+			return nil, fmt.Errorf("make the client: %w", err)
+		}
+		ask, err := azeventhubs.NewProducerClient(namespace, hub, cfg.Credential, asking)
+		if err != nil {
+			return nil, fmt.Errorf("make the client: %w", err)
+		}
+		return &client{receive, ask}, nil
+	}
 	text, name := cfg.ConnectionString.Reveal(), hub
 	if p, err := azeventhubs.ParseConnectionString(text); err == nil && p.EntityPath != nil && *p.EntityPath != "" {
 		name = "" // the SDK wants the name in one place only
 	}
-	receive, err := azeventhubs.NewConsumerClientFromConnectionString(text, name, cfg.ConsumerGroup, &azeventhubs.ConsumerClientOptions{RetryOptions: once})
+	receive, err := azeventhubs.NewConsumerClientFromConnectionString(text, name, cfg.ConsumerGroup, receiving)
 	if err != nil {
 		return nil, errors.New("the client refuses the connection string")
 	}
-	ask, err := azeventhubs.NewProducerClientFromConnectionString(text, name, &azeventhubs.ProducerClientOptions{RetryOptions: twice})
+	ask, err := azeventhubs.NewProducerClientFromConnectionString(text, name, asking)
 	if err != nil {
 		return nil, errors.New("the client refuses the connection string")
 	}

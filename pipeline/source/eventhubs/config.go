@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -23,8 +24,16 @@ const (
 // Config of a Source. DefaultConfig gives the defaults.
 type Config struct {
 	// ConnectionString of the namespace or of the hub, with a key that may listen.
-	// It is never printed.
+	// It is never printed. Either it or Credential is set.
 	ConnectionString secret.Secret
+	// Credential gives tokens of an identity that may receive from the hub; they go to
+	// Namespace only, over TLS.
+	Credential azcore.TokenCredential
+	// Namespace is the full name of the namespace, with Credential only.
+	Namespace string
+	// WebSocket speaks through port 443, and through the proxy that the environment
+	// names, instead of port 5671.
+	WebSocket bool
 	// Hub names the event hub. It may be empty when the connection string has an
 	// EntityPath, and must be the same otherwise.
 	Hub string
@@ -74,6 +83,7 @@ func (c Config) Validate() error {
 	if _, err := c.entity(); err != nil {
 		faults = append(faults, err)
 	}
+	check(c.Credential == nil || c.ConnectionString.IsZero(), "a connection string and an identity, want one of them")
 	check(c.ConsumerGroup != "", "no consumer group")
 	check(c.OwnerLevel == nil || *c.OwnerLevel >= 0, "owner level below 0")
 	check(c.Prefetch >= 1 && c.Prefetch <= maxPrefetch, "prefetch of %d messages, want 1 to %d", c.Prefetch, maxPrefetch)
@@ -88,8 +98,14 @@ func (c Config) Validate() error {
 // entity gives the hub's name. The errors of the client's parser are not passed
 // on: they may quote the connection string.
 func (c Config) entity() (string, error) {
+	if c.Credential != nil {
+		if c.Hub == "" || c.Namespace == "" {
+			return "", fmt.Errorf("event hub %q: an identity needs the names of namespace and hub", c.Hub)
+		}
+		return c.Hub, nil
+	}
 	if c.ConnectionString.IsZero() {
-		return "", fmt.Errorf("event hub %q: no connection string", c.Hub)
+		return "", fmt.Errorf("event hub %q: no connection string and no identity", c.Hub)
 	}
 	p, err := azeventhubs.ParseConnectionString(c.ConnectionString.Reveal())
 	if err != nil || p.FullyQualifiedNamespace == "" || p.SharedAccessKey == nil && p.SharedAccessSignature == nil {
@@ -105,6 +121,18 @@ func (c Config) entity() (string, error) {
 		return "", fmt.Errorf("event hub %q: the connection string is for the hub %q", c.Hub, *p.EntityPath)
 	}
 	return *p.EntityPath, nil
+}
+
+// namespace gives the namespace's name, of a valid configuration.
+func (c Config) namespace() string {
+	if c.Credential != nil {
+		return c.Namespace
+	}
+	p, err := azeventhubs.ParseConnectionString(c.ConnectionString.Reveal())
+	if err != nil {
+		return ""
+	}
+	return p.FullyQualifiedNamespace
 }
 
 // Deps are what a Source needs from others.

@@ -62,11 +62,10 @@ func (s *Source) all() []*partition {
 }
 
 // observeLag tells the lag of each partition.
-func (s *Source) observeLag(_ context.Context, o metric.Int64Observer) error {
+func (s *Source) observeLag(o metric.Observer, gauge metric.Int64Observable) {
 	for _, p := range s.all() {
 		if n, ok := p.lag(); ok {
-			o.Observe(n, metric.WithAttributes(attribute.String("hub", s.hub), attribute.String("partition", p.id)))
+			o.ObserveInt64(gauge, n, s.metrics.hub, metric.WithAttributes(attribute.String("partition", p.id)))
 		}
 	}
-	return nil
 }

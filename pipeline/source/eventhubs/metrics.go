@@ -9,13 +9,15 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// metrics are the instruments of a source; all carry the hub's name.
+// metrics are the instruments of a source; all carry the names of
+// namespace and hub.
 type metrics struct {
 	hub                metric.MeasurementOption
 	messages, bytes    metric.Int64Counter
 	gaps, missing      metric.Int64Counter
 	reconnects, stolen counter
 	lag                metric.Float64Histogram
+	gauge              metric.Registration
 	now                func() int64 // ms
 }
 
@@ -28,9 +30,8 @@ type counter struct {
 func (c counter) Add(ctx context.Context, n int64) { c.Int64Counter.Add(ctx, n, c.with) }
 
 func newMetrics(s *Source) (*metrics, error) {
-	hub := attribute.String("hub", s.hub)
 	m := &metrics{
-		hub: metric.WithAttributeSet(attribute.NewSet(hub)),
+		hub: metric.WithAttributeSet(attribute.NewSet(attribute.String("namespace", s.cfg.namespace()), attribute.String("hub", s.hub))),
 		now: func() int64 { return s.deps.Now().UnixMilli() },
 	}
 	var errs []error
@@ -48,16 +49,20 @@ func newMetrics(s *Source) (*metrics, error) {
 	var err error
 	m.lag, err = s.deps.Meter.Float64Histogram("millrace.eventhubs.lag", metric.WithUnit("s"), metric.WithDescription("Time from the message's arrival in the hub to its receipt."))
 	errs = append(errs, err)
-	_, err = s.deps.Meter.Int64ObservableGauge("millrace.eventhubs.unacknowledged", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages that wait for acknowledgement."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(s.unacknowledged(), m.hub)
-			return nil
-		}))
+	waiting, err := s.deps.Meter.Int64ObservableGauge("millrace.eventhubs.unacknowledged", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages that wait for acknowledgement."))
 	errs = append(errs, err)
-	_, err = s.deps.Meter.Int64ObservableGauge("millrace.eventhubs.lag.messages", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages that the hub has and that are not acknowledged, received or not."), metric.WithInt64Callback(s.observeLag))
-	return m, errors.Join(append(errs, err)...)
+	lag, err := s.deps.Meter.Int64ObservableGauge("millrace.eventhubs.lag.messages", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages that the hub has and that are not acknowledged, received or not."))
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	m.gauge, err = s.deps.Meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(waiting, s.unacknowledged(), m.hub)
+		s.observeLag(o, lag)
+		return nil
+	}, waiting, lag)
+	return m, err
 }
 
 func (m *metrics) received(ctx context.Context, e *azeventhubs.ReceivedEventData) {

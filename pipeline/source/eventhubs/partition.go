@@ -68,10 +68,11 @@ func (p *partition) run(ctx context.Context, c *client, emit func(context.Contex
 			wait = p.s.cfg.OwnershipWait
 			p.s.metrics.stolen.Add(ctx, 1)
 		case kind == troubleRefused && p.hopeless():
-			return fmt.Errorf("event hub %q, partition %s: %w; check the key and the consumer group %q", p.s.hub, p.id, err, p.s.cfg.ConsumerGroup)
+			return fmt.Errorf("event hub %q, partition %s: %w; check the consumer group %q and the right to listen", p.s.hub, p.id, err, p.s.cfg.ConsumerGroup)
 		default:
 			p.s.metrics.reconnects.Add(ctx, 1)
 		}
+		p.s.trouble(p.id, fmt.Errorf("partition %s: %w", p.id, err))
 		p.log.Warn("event hub partition is not read", slog.Any("cause", err), slog.Duration("wait", wait))
 		if err := sleep(ctx, wait); err != nil {
 			return err
@@ -94,6 +95,8 @@ func (p *partition) link(ctx context.Context, c *client, emit func(context.Conte
 		_ = pc.Close(ctx) // of a broken link
 	}()
 	opened := p.s.deps.Now()
+	settled := time.AfterFunc(heldTime, func() { p.s.trouble(p.id, nil) })
+	defer settled.Stop()
 	for {
 		// One at a time: the SDK waits for as many as it is asked for. They come out of
 		// what it has prefetched.
@@ -119,7 +122,10 @@ const heldTime = 5 * time.Second
 
 // held notes that the service let us in.
 func (p *partition) held() {
-	p.retry.reset()
+	if p.retry.now > 0 {
+		p.retry.reset()
+		p.s.trouble(p.id, nil)
+	}
 	p.s.worked.Store(true)
 }
 

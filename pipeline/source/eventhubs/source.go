@@ -29,6 +29,9 @@ type Source struct {
 	partitions map[string]*partition
 	saved      map[string]Checkpoint // what the store holds
 	saving     sync.Mutex            // one Save at a time
+	troubles   map[string]error      // by partition
+	answered   bool                  // the hub has told of itself
+	since      time.Time             // of the present health
 }
 
 var _ pipeline.Source = (*Source)(nil)
@@ -45,7 +48,8 @@ func New(cfg Config, deps Deps) (*Source, error) {
 	if deps.Parse == nil || deps.Checkpoints == nil {
 		panic("BUG: eventhubs: a source without Parse or Checkpoints")
 	}
-	s := &Source{cfg: cfg, deps: deps.withDefaults(), hub: hub, partitions: map[string]*partition{}}
+	s := &Source{cfg: cfg, deps: deps.withDefaults(), hub: hub, partitions: map[string]*partition{}, troubles: map[string]error{}}
+	s.since = s.deps.Now()
 	s.deps.Logger = s.deps.Logger.With(slog.String("hub", hub), slog.String("group", cfg.ConsumerGroup))
 	if s.metrics, err = newMetrics(s); err != nil {
 		return nil, fmt.Errorf("event hub %q: %w", hub, err)
@@ -89,6 +93,11 @@ func (s *Source) Run(ctx context.Context, emit func(context.Context, pipeline.De
 	return err
 }
 
+// Close takes the source out of the metrics. Run must have ended.
+func (s *Source) Close() {
+	_ = s.metrics.gauge.Unregister() // of a meter that may have ended
+}
+
 // discover starts a goroutine for each partition, and for those that are added
 // later.
 func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group, emit func(context.Context, pipeline.Delivery) error) error {
@@ -100,6 +109,7 @@ func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group,
 		case err == nil:
 			known = true
 			retry.reset()
+			s.trouble(hubTrouble, nil)
 			for _, id := range props.PartitionIDs {
 				if p := s.add(id); p != nil {
 					group.Go(func() error { return p.run(ctx, c, emit) })
@@ -112,9 +122,10 @@ func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group,
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case !known && classify(err) == troubleRefused:
-			return fmt.Errorf("event hub %q: %w; check the name and the connection string", s.hub, err)
+			return fmt.Errorf("event hub %q: %w; check the names of namespace and hub, and what its credential may do", s.hub, err)
 		default:
 			wait = retry.next()
+			s.trouble(hubTrouble, err)
 			s.deps.Logger.Warn("event hub does not answer", slog.Any("cause", err), slog.Duration("wait", wait))
 		}
 		if err := sleep(ctx, wait); err != nil {
