@@ -21,7 +21,7 @@ import (
 // it is not there or the credential may not listen, does not end the others: it is
 // shown and tried again, slowly, with its secrets read anew.
 //
-// Run owns the goroutine of every hub; replace may be called meanwhile.
+// Run owns the goroutine of every hub.
 type hubSet struct {
 	log    *slog.Logger
 	refuse metric.Int64Counter
@@ -100,25 +100,6 @@ func (s *hubSet) add(name string, open func() (*eventhubs.Source, error)) {
 	if s.running != nil {
 		s.start(m)
 	}
-}
-
-// remove ends a hub, saves how far it was acknowledged, and forgets it.
-func (s *hubSet) remove(ctx context.Context, name string) {
-	s.mu.Lock()
-	m := s.members[name]
-	delete(s.members, name)
-	s.mu.Unlock()
-	if m == nil {
-		return
-	}
-	if m.stop != nil {
-		m.stop()
-		<-m.done
-	}
-	if err := m.flush(ctx); err != nil {
-		s.log.Warn("checkpoints not saved", slog.String("source", name), slog.Any("cause", err))
-	}
-	m.replace(nil)
 }
 
 // Run reads every hub until ctx ends. It does not end by itself, whatever becomes

@@ -58,7 +58,7 @@ func flatten(err error) Faults {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a join that something wraps belongs to its wrapper
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all Faults
 		for _, e := range joined.Unwrap() {
 			all = append(all, flatten(e)...)

@@ -31,6 +31,7 @@ func dialWebSocket(ctx context.Context, args azeventhubs.WebSocketConnParams) (n
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
+	//nolint:bodyclose // the connection owns the body, and of a refusal the library closes it
 	conn, resp, err := websocket.Dial(ctx, args.Host, &websocket.DialOptions{HTTPClient: client, Subprotocols: []string{"amqp"}})
 	if err != nil {
 		if resp != nil {
