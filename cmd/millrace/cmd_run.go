@@ -48,7 +48,7 @@ the next start finishes what was under way.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	cmd.Flags().StringVarP(&f.config, "config", "c", "millrace.yaml", "configuration file")
-	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more than log_level of the configuration")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", telemetry.LogText, "format of the log on standard error: text or json")
 	cmd.Flags().DurationVar(&f.statusEvery, "status-every", time.Minute, "time between two lines that tell how the pipeline stands, 0 for none; on a terminal one line that is rewritten")
 	cmd.Flags().BoolVar(&f.endOfInput, "end-of-input-on-stop", false, "a soft stop is the end of the input: look at everything once more and close every window")

@@ -26,8 +26,7 @@ import (
 //
 // Every field has a comment with meaning, unit, default and bounds: the schema for
 // editors and the table of keys are made of them. The tag enum lists the only
-// values a text may have; reload:"live" says that a running pipeline takes a new
-// value over, for the field and all below it.
+// values a text may have.
 type Config struct {
 	// State is the folder of the ledger: what was promised, and how far every blob is
 	// landed. On a disk that survives restarts; one process at a time owns it. Required.
@@ -42,26 +41,26 @@ type Config struct {
 	// password: keep it on loopback. "" serves nothing. Default 127.0.0.1:9464.
 	Listen string `yaml:"listen"`
 	// LogLevel is the least level that is logged; --verbose means debug. Default info.
-	LogLevel string `yaml:"log_level" enum:"debug,info,warn,error" reload:"live"`
+	LogLevel string `yaml:"log_level" enum:"debug,info,warn,error"`
 	// MaxBatchAge closes a commit: latency against ledger writes and parts of the target.
 	// Default 5s, at least 1s.
-	MaxBatchAge time.Duration `yaml:"max_batch_age" reload:"live"`
+	MaxBatchAge time.Duration `yaml:"max_batch_age"`
 	// MemoryBudget bounds text and rows in flight, in MiB. Default 192, at least 128.
 	MemoryBudget int64 `yaml:"memory_budget_mib"`
 	// OutOfOrderness is how far behind the newest event time of a stream rows are
 	// still expected before windows close. Default 10s, at least 0s.
-	OutOfOrderness time.Duration `yaml:"out_of_orderness" reload:"live"`
+	OutOfOrderness time.Duration `yaml:"out_of_orderness"`
 
 	// Identity is used by every account and hub that names no credential of its own.
 	// Default none.
-	Identity *Identity `yaml:"identity" reload:"live"`
+	Identity *Identity `yaml:"identity"`
 	// Accounts are the storage accounts that hold flow logs. Required, at least one.
-	Accounts []Account `yaml:"accounts" reload:"live"`
+	Accounts []Account `yaml:"accounts"`
 	// EventHubs are the hubs that announce new bytes. Default none: the sweeper finds
 	// everything, minutes later.
-	EventHubs []EventHub `yaml:"eventhubs" reload:"live"`
+	EventHubs []EventHub `yaml:"eventhubs"`
 	// Sweeper finds what no notification told of.
-	Sweeper Sweeper `yaml:"sweeper" reload:"live"`
+	Sweeper Sweeper `yaml:"sweeper"`
 	// ClickHouse is where rows land.
 	ClickHouse ClickHouse `yaml:"clickhouse"`
 	// Ledger says where the ledger is, if not in the folder of state.

@@ -13,8 +13,7 @@ import (
 type Reference struct {
 	// Env names an environment variable that holds the secret. Optional.
 	Env string `yaml:"env"`
-	// File is the path of a file whose one line is the secret. It is read again when
-	// it changes. Optional.
+	// File is the path of a file whose one line is the secret. Optional.
 	File string `yaml:"file"`
 }
 

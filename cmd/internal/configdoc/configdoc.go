@@ -48,7 +48,6 @@ type Key struct {
 	Type     string // for people: text, whole number, time, yes or no, list of …
 	Kind     reflect.Kind
 	Enum     []string
-	Live     bool // a running pipeline takes a new value over
 	Required bool
 	Default  any      // as it is written in YAML; nil when there is none
 	Section  *Section // of a struct, or of the entries of a list
@@ -61,7 +60,7 @@ type Key struct {
 // Errors: every field without a comment that says what it must, all at once.
 func Read(root string) (*Section, error) {
 	r := &reader{root: root, docs: map[reflect.Type]structDoc{}}
-	s := r.section(reflect.TypeFor[config.Config](), reflect.ValueOf(config.Default()), "", false)
+	s := r.section(reflect.TypeFor[config.Config](), reflect.ValueOf(config.Default()), "")
 	return s, errors.Join(r.faults...)
 }
 
@@ -77,7 +76,7 @@ type structDoc struct {
 	fields map[string]string
 }
 
-func (r *reader) section(t reflect.Type, defaults reflect.Value, path string, live bool) *Section {
+func (r *reader) section(t reflect.Type, defaults reflect.Value, path string) *Section {
 	docs := r.doc(t)
 	s := &Section{Doc: docs.doc}
 	for _, f := range reflect.VisibleFields(t) {
@@ -86,7 +85,6 @@ func (r *reader) section(t reflect.Type, defaults reflect.Value, path string, li
 			continue
 		}
 		key := Key{Name: name, Doc: docs.fields[f.Name], Kind: f.Type.Kind(), goType: f.Type}
-		key.Live = live || f.Tag.Get("reload") == "live"
 		key.Required = strings.Contains(key.Doc, "Required") && !strings.Contains(key.Doc, "Required with")
 		if e := f.Tag.Get("enum"); e != "" {
 			key.Enum = strings.Split(e, ",")
@@ -106,7 +104,7 @@ func (r *reader) section(t reflect.Type, defaults reflect.Value, path string, li
 			if key.List || f.Type.Kind() == reflect.Pointer {
 				below = reflect.Value{}
 			}
-			key.Section = r.section(inner, below, at, key.Live)
+			key.Section = r.section(inner, below, at)
 		}
 		key.Type = typeName(f.Type)
 		key.Default = defaultOf(value, key)

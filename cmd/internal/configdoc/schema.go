@@ -88,9 +88,6 @@ func sectionSchema(s *Section) object {
 
 func keySchema(k Key) object {
 	description := k.Doc
-	if k.Live {
-		description += " A running pipeline takes a new value over."
-	}
 	if k.List {
 		item := typeSchema(k.goType.Elem())
 		if k.Section != nil {
@@ -157,10 +154,8 @@ func Table(root *Section) []byte {
 # Keys of the configuration
 
 The file is YAML. Unknown keys are faults. A time has its unit: 5s, 10m, 1h. A secret
-is named, never written: ` + "`{env: NAME}` or `{file: PATH}`" + `. "Live" keys may change while
-the pipeline runs: it takes them over at SIGHUP, or a few seconds after the file has
-changed. ` + "`millrace check -c FILE`" + ` says what is wrong with a file, and
-` + "`millrace schema config`" + ` prints the JSON Schema for editors.
+is named, never written: ` + "`{env: NAME}` or `{file: PATH}`. `millrace schema config`" + `
+prints the JSON Schema for editors.
 
 `)
 	b.WriteString("## The top of the file\n\n")
@@ -169,23 +164,20 @@ changed. ` + "`millrace check -c FILE`" + ` says what is wrong with a file, and
 }
 
 func writeSection(b *strings.Builder, s *Section, path string) {
-	b.WriteString("| key | type | default | live | meaning |\n|---|---|---|---|---|\n")
+	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
 	for _, k := range s.Keys {
-		value, live := "", ""
+		value := ""
 		switch {
 		case k.Required:
 			value = "required"
 		case k.Default != nil:
 			value = "`" + fmt.Sprint(k.Default) + "`"
 		}
-		if k.Live {
-			live = "live"
-		}
 		kind := k.Type
 		if len(k.Enum) > 0 {
 			kind = strings.Join(k.Enum, ", ")
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", k.Name, kind, value, live, strings.ReplaceAll(k.Doc, "|", "\\|"))
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.Name, kind, value, strings.ReplaceAll(k.Doc, "|", "\\|"))
 	}
 	for _, k := range s.Keys {
 		if k.Section == nil || k.goType == reflect.TypeFor[config.Reference]() {
