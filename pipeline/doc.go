@@ -59,7 +59,8 @@
 // without an hour in its path, the clock at its fetch.
 //
 // The address of a row (blob, generation, record_offset, ordinal) is a function of
-// the bytes alone, so one query over the table proves that nothing is twice in it.
+// the bytes alone, so one query over the table proves that nothing is twice in it,
+// and `millrace evidence` goes the way back from a row to its bytes.
 //
 // A row that was refused can land later: `millrace quarantine replay` reads the
 // quarantined ranges again and lands what is good now through an engine and a ledger

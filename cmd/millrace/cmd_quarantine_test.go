@@ -182,6 +182,9 @@ func TestQuarantineCommands(t *testing.T) {
 	contains(t, s.good("replay", "--dry-run", "--blob", "0002"), "would land, 1 row", "1 entry: 1 would land (1 row)")
 	contains(t, s.good("replay", name+"@0:12:1"), "landed, 1 row")
 	contains(t, s.good("replay", name+"@0:12:1"), "already landed")
+	if out, code := s.evidence(name + "@0:12:1"); code != 0 || !strings.Contains(out, "as now") {
+		t.Errorf("evidence of a row that a replay landed: exit code %d\n%s", code, out)
+	}
 	var last struct{ Entries, Rows int }
 	lines = strings.Split(strings.TrimSpace(s.good("replay", "-o", "json")), "\n")
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || len(lines) != 4 || last.Entries != 3 || last.Rows != 0 {

@@ -19,6 +19,6 @@ func TestJavaSDK(t *testing.T) {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("javac: %v\n%s", err, out)
 	}
-	judge(t, []string{"properties", "positions", "latest", "bodies", "keys", "large", "owner level", "refusals", "renewal"},
+	judge(t, []string{"properties", "positions", "latest", "bodies", "keys", "large", "owner level", "refusals", "renewal", "clean close"},
 		"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp", classes+string(filepath.ListSeparator)+jars, "Judge")
 }

@@ -395,6 +395,11 @@ public final class Judge {
         }
     }
 
+    /** Each connection has a thread of its own, which ends when both sides have closed it. */
+    private static void cleanClose() throws Exception {
+        until("threads of connections", () -> Thread.getAllStackTraces().keySet().stream().noneMatch(t -> t.getName().startsWith("reactor-executor")));
+    }
+
     public static void main(String[] args) throws Exception {
         conn = args[0];
         wrong = args[1];
@@ -408,6 +413,7 @@ public final class Judge {
         checks.put("owner level", Judge::ownerLevel);
         checks.put("refusals", Judge::refusals);
         checks.put("renewal", Judge::renewal);
+        checks.put("clean close", Judge::cleanClose);
         for (var check : checks.entrySet()) {
             try {
                 check.getValue().run();
@@ -417,6 +423,6 @@ public final class Judge {
             }
             System.out.printf("ok %s%n   after %.1f s%n", check.getKey(), (System.nanoTime() - BEGAN) / 1e9);
         }
-        System.exit(0); // the SDK's threads would live on for a minute
+        System.exit(0); // the SDK's other threads would live on for a minute
     }
 }
