@@ -22,6 +22,8 @@ import (
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/cmd/internal/telemetry/telemetrytest"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/sinks/kafka"
 )
 
 // The table of metrics in the operator's docs. Name, type, unit and meaning are what
@@ -63,6 +65,10 @@ var readings = map[string]reading{
 	"millrace.files.reloads":            {"result, transform", "Files of filters or enrichment change. `refused`: a file is wrong and the old one still holds; the log says where."},
 	"millrace.filtered.rows":            {"filter", "Filters leave more out."},
 	"millrace.inflight":                 {"", "Near `memory_budget_mib` the reads wait: the target is slow, or the budget small."},
+	"millrace.kafka.batch.duration":     {"delivery", "Brokers are slow, or batches larger; above the transaction time-out batches are refused."},
+	"millrace.kafka.batches":            {"delivery, result", "`in_doubt` and `refused`: brokers fail and batches are tried again; `fenced`: another process writes with the same transactional id."},
+	"millrace.kafka.exactly_once":       {"", "It does not rise by itself: the configuration says what is promised. 0: readers must tell repeated rows by their headers."},
+	"millrace.kafka.rows":               {"delivery, table", "More traffic, or more windows close."},
 	"millrace.lag.size":                 {"", "Blobs grow faster than they are committed. Blobs whose length no notification tells are not in it."},
 	"millrace.lag.time":                 {"", "The oldest notification still waits: the alarm for a pipeline that stands still."},
 	"millrace.land.duration":            {"sink, table", "The target is slow: merges, memory, other load."},
@@ -164,6 +170,15 @@ func (o *watched) dormant(meter *telemetrytest.Recorder) {
 	deps.Meter = meter
 	if _, err := assembly.NewServer(cfg, deps); err != nil {
 		o.t.Fatal(err)
+	}
+	topics := kafka.DefaultConfig()
+	topics.Broker.Brokers = []string{"127.0.0.1:1"}
+	sink, err := kafka.New(topics, []schemas.Table{schemas.Flows}, kafka.Deps{Meter: meter})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		o.t.Error(err)
 	}
 }
 
