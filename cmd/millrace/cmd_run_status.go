@@ -98,7 +98,7 @@ func (l *statusLine) tell(ctx context.Context) {
 	case l.record != nil:
 		l.record.InfoContext(ctx, "status", slog.Bool("live", s.Live), slog.Float64("rows_per_second", rows), slog.Float64("bytes_per_second", bytes),
 			slog.Float64("lag_seconds", float64(s.OldestMS)/1000), slog.Int64("lag_notifications", s.Behind), slog.Int64("lag_bytes", s.LagBytes),
-			slog.Time("watermark", time.UnixMilli(s.Watermark).UTC()), slog.Int("blobs_waiting", s.Queued), slog.Int64("quarantined", s.Quarantined), slog.Int("in_doubt", s.InDoubt))
+			slog.Time("watermark", time.UnixMilli(s.Watermark).UTC()), slog.Int("blobs_waiting", s.Queued), slog.Int64("quarantined", s.Quarantined), slog.Int64("filtered", s.Filtered), slog.Int("in_doubt", s.InDoubt))
 	case l.screen != nil:
 		l.screen.show(statusText(now, rows, bytes))
 	default:
@@ -116,9 +116,13 @@ func statusText(s standing, rows, bytes float64) string {
 	if !s.Live {
 		state = "recovering, "
 	}
-	return fmt.Sprintf("%s status: %s%s rows/s, %.1f MB/s, lag %d s and %s notifications (%.1f MB), watermark %s, %s blobs waiting, %s quarantined, %d in doubt",
+	filtered := ""
+	if s.Filtered > 0 {
+		filtered = grouped(s.Filtered) + " filtered, "
+	}
+	return fmt.Sprintf("%s status: %s%s rows/s, %.1f MB/s, lag %d s and %s notifications (%.1f MB), watermark %s, %s blobs waiting, %s quarantined, %s%d in doubt",
 		s.at.UTC().Format("15:04:05Z"), state, grouped(int64(rows)), bytes/1e6, (s.OldestMS+500)/1000, grouped(s.Behind), float64(s.LagBytes)/1e6,
-		watermark, grouped(int64(s.Queued)), grouped(s.Quarantined), s.InDoubt)
+		watermark, grouped(int64(s.Queued)), grouped(s.Quarantined), filtered, s.InDoubt)
 }
 
 // grouped writes a count with a comma between groups of three digits.

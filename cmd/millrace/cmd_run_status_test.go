@@ -69,7 +69,7 @@ func TestStatusForMachines(t *testing.T) {
 	delete(got, "time")
 	want := map[string]any{
 		"level": "INFO", "msg": "status", "live": true, "rows_per_second": 20000., "bytes_per_second": 10e6, "lag_seconds": 12.4, "lag_notifications": 1340.,
-		"lag_bytes": 2345678., "watermark": "2026-11-26T12:00:44Z", "blobs_waiting": 3., "quarantined": 17., "in_doubt": 1.,
+		"lag_bytes": 2345678., "watermark": "2026-11-26T12:00:44Z", "blobs_waiting": 3., "quarantined": 17., "filtered": 0., "in_doubt": 1.,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -33,7 +33,9 @@ var (
 //
 // Shape: schemas.EnrichedFlows.
 //
-// BenchmarkApply has the cost of a row, by files and distinct addresses.
+// A row costs 60 to 110 ns of processor time where 100,000 rows have 5,000
+// addresses, 290 ns where they have 100,000, more than the memo holds, and countries
+// are looked up (BenchmarkApply).
 func (e *Enricher) Apply(alloc memory.Allocator, flows arrow.Record) (pipeline.Transformed, error) {
 	b := &builder{e: e, alloc: alloc, flows: flows, rows: int(flows.NumRows())}
 	defer b.release()

@@ -15,6 +15,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/millrace/millrace/deploy/local/localtest"
 	"github.com/millrace/millrace/operators/window"
@@ -55,7 +56,7 @@ func column(rec arrow.Record, name string) []string {
 
 func want(t *testing.T, rec arrow.Record, name string, values ...string) {
 	t.Helper()
-	if diff := cmp.Diff(values, column(rec, name)); diff != "" {
+	if diff := cmp.Diff(values, column(rec, name), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}
 }
@@ -140,6 +141,15 @@ func TestNames(t *testing.T) {
 		want(t, got, "src_tags", "env=prod, tier=0", "", "")
 		want(t, got, "dst_tags", "env=prod, tier=0", "env=prod, tier=0", "")
 		want(t, got, "subscription", "", "", "")
+	}
+	// A part of a record batch, and one without rows.
+	for _, bounds := range [][2]int64{{1, 3}, {3, 3}} {
+		slice := rec.NewSlice(bounds[0], bounds[1])
+		defer slice.Release()
+		got := apply(t, e, alloc, slice)
+		defer got.Release()
+		want(t, got, "dst_name", []string{"everything", "vm1", "vm1"}[bounds[0]:bounds[1]]...)
+		want(t, got, "src_class", []string{"private", "private", "documentation"}[bounds[0]:bounds[1]]...)
 	}
 	if string(e.Recipe()) != string(again.Recipe()) {
 		t.Errorf("recipe %s became %s", e.Recipe(), again.Recipe())

@@ -46,6 +46,7 @@ type Config struct {
 	// Default 5s, at least 1s.
 	MaxBatchAge time.Duration `yaml:"max_batch_age"`
 	// MemoryBudget bounds text and rows in flight, in MiB. Default 192, at least 128.
+	// With enrichment half of it is for what that adds.
 	MemoryBudget int64 `yaml:"memory_budget_mib"`
 	// OutOfOrderness is how far behind the newest event time of a stream rows are
 	// still expected before windows close. Default 10s, at least 0s.
