@@ -135,6 +135,7 @@ var Ledgers = Table{
 		{"name", arrow.BinaryTypes.String, "String", "", "", "Random name that the ledger carries on disk.", "ledger"},
 		{"shards", arrow.PrimitiveTypes.Uint16, "UInt16", "", "", "Number of shards.", "ledger"},
 		{"created", TimeMS, "DateTime64(3, 'UTC')", "", "ms UTC", "When it was registered.", "ledger"},
+		{"resharded_seq", arrow.PrimitiveTypes.Uint64, "UInt64", "", "", "Batches up to this sequence number were written before the number of shards was changed last; 0: it never was.", "ledger"},
 	},
 	Engine:     "MergeTree",
 	OrderBy:    "ledger",

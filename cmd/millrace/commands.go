@@ -11,6 +11,7 @@ func commands() []*cobra.Command {
 		newQuarantineCommand(),
 		newEvidenceCommand(),
 		newSchemaCommand(),
+		newLedgerCommand(),
 		newDemoEstateCommand(),
 		newEmulatorCommand(),
 		newSimulateCommand(),

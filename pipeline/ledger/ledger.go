@@ -84,8 +84,22 @@ type headObject struct {
 // store it makes a new ledger: register is called with its name and gives the id
 // that the target knows it by.
 func Open(ctx context.Context, store Store, fresh Info, register Register) (*Ledger, error) {
+	return openFolder(ctx, store, fresh, register, false)
+}
+
+// OpenToReshard is Open, or OpenOwned where there is a lease, between BeginReshard
+// and FinishReshard: nobody else opens the ledger then.
+func OpenToReshard(ctx context.Context, store Store, lease *Lease, register Register) (*Ledger, error) {
+	if lease != nil {
+		l := &Ledger{store: lease.store, epoch: lease.Epoch()}
+		return l, l.open(ctx, Info{}, register, true)
+	}
+	return openFolder(ctx, store, Info{}, register, true)
+}
+
+func openFolder(ctx context.Context, store Store, fresh Info, register Register, resharding bool) (*Ledger, error) {
 	l := &Ledger{store: store}
-	if err := l.open(ctx, fresh, register); err != nil {
+	if err := l.open(ctx, fresh, register, resharding); err != nil {
 		return nil, err
 	}
 	var e epochObject
@@ -99,11 +113,16 @@ func Open(ctx context.Context, store Store, fresh Info, register Register) (*Led
 // OpenOwned is Open for the owner of a shared ledger, under the epoch of its lease.
 func OpenOwned(ctx context.Context, lease *Lease, fresh Info, register Register) (*Ledger, error) {
 	l := &Ledger{store: lease.store, epoch: lease.Epoch()}
-	return l, l.open(ctx, fresh, register)
+	return l, l.open(ctx, fresh, register, false)
 }
 
 // open reads what the ledger is, or makes it, and what it keeps of transforms.
-func (l *Ledger) open(ctx context.Context, fresh Info, register Register) error {
+func (l *Ledger) open(ctx context.Context, fresh Info, register Register, resharding bool) error {
+	if m, err := l.marker(ctx); err != nil {
+		return err
+	} else if m != nil && !resharding {
+		return fmt.Errorf("open ledger: %w to %d, which was interrupted: run millrace ledger reshard --shards %d --yes", ErrResharding, m.To, m.To)
+	}
 	if err := l.readInfo(ctx, fresh, register); err != nil {
 		return err
 	}

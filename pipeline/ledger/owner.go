@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/pipeline"
@@ -65,7 +66,7 @@ func readOwner(ctx context.Context, store Shared) (Owner, string, error) {
 }
 
 // Lease is the ownership of a shared ledger, from Own until it is lost or released.
-// One goroutine at a time calls its methods, Epoch excepted.
+// Its methods may be called from several goroutines.
 //
 // What the object "owner" is for, and what not: it keeps instances from working at
 // one time, which would be waste. That nothing is lost or doubled when two do work
@@ -94,8 +95,10 @@ func readOwner(ctx context.Context, store Shared) (Owner, string, error) {
 //	  batches, hub    the same rows again, or a position that is behind: no harm.
 //	positions
 type Lease struct {
-	store   Shared
-	cfg     OwnerConfig
+	store Shared
+	cfg   OwnerConfig
+
+	mu      sync.Mutex // held while the object is written
 	owner   Owner
 	version string
 	renewed time.Time // on this machine, before the write that holds
@@ -147,7 +150,11 @@ func (o Owner) free(cfg OwnerConfig, unchanged time.Duration) bool {
 }
 
 // Epoch is higher than that of every earlier owner.
-func (l *Lease) Epoch() uint64 { return l.owner.Epoch }
+func (l *Lease) Epoch() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owner.Epoch
+}
 
 // Instance is this instance's name.
 func (l *Lease) Instance() string { return l.cfg.Instance }
@@ -197,12 +204,7 @@ func (l *Lease) Keep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		// A process that was frozen finds this in the past, and gives up unasked.
-		bounded, cancel := context.WithDeadline(ctx, l.renewed.Add(l.cfg.Expiry))
-		o := l.owner
-		o.Serial++
-		err := l.write(bounded, o)
-		cancel()
+		err := l.renew(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the caller has asked for the end
 		}
@@ -213,6 +215,18 @@ func (l *Lease) Keep(ctx context.Context) error {
 			return l.lost(ctx, err)
 		}
 	}
+}
+
+// renew gives one sign of life, before this owner counts as gone. A process that was
+// frozen finds that moment in the past, and gives up unasked.
+func (l *Lease) renew(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithDeadline(ctx, l.renewed.Add(l.cfg.Expiry))
+	defer cancel()
+	o := l.owner
+	o.Serial++
+	return l.write(ctx, o)
 }
 
 // lost says who took over.
@@ -230,9 +244,17 @@ func (l *Lease) lost(ctx context.Context, err error) error {
 // fence of the run before has risen within its own.
 //
 // Errors: ErrFenced when another instance has taken over.
-func (l *Lease) Raise(ctx context.Context) error {
+func (l *Lease) Raise(ctx context.Context) error { return l.raise(ctx, 0) }
+
+// RaiseTo is Raise to at least this epoch.
+func (l *Lease) RaiseTo(ctx context.Context, epoch uint64) error { return l.raise(ctx, epoch) }
+
+func (l *Lease) raise(ctx context.Context, least uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, l.cfg.Expiry)
 	defer cancel()
+	l.owner.Epoch = max(l.owner.Epoch, max(least, 1)-1)
 	if err := l.next(bounded); err != nil {
 		return l.lost(ctx, err)
 	}
@@ -244,6 +266,8 @@ func (l *Lease) Raise(ctx context.Context) error {
 //
 // Errors: ErrFenced when another instance has taken over already.
 func (l *Lease) Release(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	o := l.owner
 	o.Serial++
 	o.Released = true

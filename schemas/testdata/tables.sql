@@ -79,7 +79,8 @@ CREATE TABLE IF NOT EXISTS `millrace`.`ledgers`
     `ledger` UInt16 COMMENT 'Ledger id: the top 16 bits of batch_id. Source: ledger.',
     `name` String COMMENT 'Random name that the ledger carries on disk. Source: ledger.',
     `shards` UInt16 COMMENT 'Number of shards. Source: ledger.',
-    `created` DateTime64(3, 'UTC') COMMENT 'When it was registered. Unit: ms UTC. Source: ledger.'
+    `created` DateTime64(3, 'UTC') COMMENT 'When it was registered. Unit: ms UTC. Source: ledger.',
+    `resharded_seq` UInt64 COMMENT 'Batches up to this sequence number were written before the number of shards was changed last; 0: it never was. Source: ledger.'
 )
 ENGINE = MergeTree
 ORDER BY (ledger)

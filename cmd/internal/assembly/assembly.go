@@ -45,7 +45,7 @@ type Pipeline struct {
 	Reader *blob.Reader
 	Sink   *clickhouse.Sink
 
-	directory  *ledger.Directory // nil for the owner of a shared ledger
+	directory  *ledger.Directory // nil when the caller holds the ledger
 	store      *blob.AzureStore
 	hubs       *hubSet
 	parser     atomic.Pointer[announce.Parser]
@@ -57,13 +57,13 @@ type Pipeline struct {
 // Errors: every fault of the configuration's parts; a ledger that another process
 // uses; a target that breaks the promise.
 func Open(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, error) {
-	return openAs(ctx, cfg, deps, nil)
+	return openAs(ctx, cfg, deps, holding{})
 }
 
-// openAs is Open, for the owner of a shared ledger where there is a lease.
-func openAs(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lease) (*Pipeline, error) {
+// openAs is Open for whoever holds the ledger already.
+func openAs(ctx context.Context, cfg config.Config, deps Deps, held holding) (*Pipeline, error) {
 	p := &Pipeline{}
-	if err := p.open(ctx, cfg, deps, lease); err != nil {
+	if err := p.open(ctx, cfg, deps, held); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func openAs(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lea
 
 // open looks at what is on this machine first: secrets, the texts of connections,
 // the ledger's lock. Then it asks the target.
-func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease *ledger.Lease) error {
+func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held holding) error {
 	if err := cfg.CheckSecrets(); err != nil {
 		return err
 	}
@@ -89,15 +89,16 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, lease
 	if err := p.openHubs(cfg, deps); err != nil {
 		return err
 	}
-	if lease == nil {
+	if held.store == nil {
 		if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
 			return err
 		}
+		held.store = p.directory
 	}
 	if err := p.openTarget(ctx, cfg, deps); err != nil {
 		return err
 	}
-	book, err := p.openLedger(ctx, cfg, lease)
+	book, err := p.openLedger(ctx, cfg, held)
 	if err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ const (
 )
 
 // openLedger takes the ledger in the locked folder over, or the one that is owned.
-func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, lease *ledger.Lease) (*ledger.Ledger, error) {
+func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, held holding) (*ledger.Ledger, error) {
 	now := time.Now().UTC()
 	start, err := cfg.StartTime(now)
 	if err != nil {
@@ -218,10 +219,13 @@ func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, lease *led
 	register := func(ctx context.Context, name string, shards int) (uint16, error) {
 		return p.Sink.RegisterLedger(ctx, name, shards, cfg.ClickHouse.AllowNonEmpty)
 	}
-	if lease != nil {
-		return ledger.OpenOwned(ctx, lease, fresh, register)
+	switch {
+	case held.reshard:
+		return ledger.OpenToReshard(ctx, held.store, held.lease, register)
+	case held.lease != nil:
+		return ledger.OpenOwned(ctx, held.lease, fresh, register)
 	}
-	return ledger.Open(ctx, p.directory, fresh, register)
+	return ledger.Open(ctx, held.store, fresh, register)
 }
 
 // openHubs makes the sources of the event hubs; it connects nothing.

@@ -2,11 +2,9 @@ package assembly
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -80,11 +78,7 @@ func NewServer(cfg config.Config, deps Deps) (*Server, error) {
 	if s.store, err = openContainer(cfg); err != nil {
 		return nil, err
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	s.owner = ledger.OwnerConfig{Instance: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rand.Text()[:8]), Expiry: cfg.Ledger.Expiry}
+	s.owner = ledger.OwnerConfig{Instance: instanceName(), Expiry: cfg.Ledger.Expiry}
 	s.state.Instance = s.owner.Instance
 	return s, s.instrument()
 }
@@ -264,7 +258,7 @@ func (s *Server) keep(ctx context.Context, deps Deps, lease *ledger.Lease) (live
 func (s *Server) once(ctx context.Context, deps Deps, lease *ledger.Lease) error {
 	starting, stop := s.interruptible(ctx)
 	defer stop(nil)
-	p, err := openAs(starting, s.cfg, deps, lease)
+	p, err := openAs(starting, s.cfg, deps, holding{store: s.held(), lease: lease})
 	if err != nil {
 		if cause := context.Cause(starting); errors.Is(cause, ErrStopped) {
 			return ErrStopped
@@ -282,6 +276,14 @@ func (s *Server) once(ctx context.Context, deps Deps, lease *ledger.Lease) error
 		s.Started(p)
 	}
 	return p.Run(ctx)
+}
+
+// held gives the store of a shared ledger; nil for a folder, which Open locks.
+func (s *Server) held() ledger.Store {
+	if s.store == nil {
+		return nil
+	}
+	return s.store
 }
 
 // releaseTimeout bounds what an owner that ends does for the next one.
