@@ -181,7 +181,8 @@ func Rebuild(ctx context.Context, cfg config.Config, deps Deps, id uint16, skipW
 	if err := p.openStore(cfg); err != nil {
 		return nil, err
 	}
-	if err := p.openTarget(ctx, cfg, deps); err != nil {
+	var err error
+	if p.Sink, err = OpenSink(cfg); err != nil {
 		return nil, err
 	}
 	d := rebuild.Deps{
@@ -209,6 +210,9 @@ func Rebuild(ctx context.Context, cfg config.Config, deps Deps, id uint16, skipW
 	}
 	if !empty {
 		return nil, fmt.Errorf("%s holds a ledger: rebuilding is for one that is lost; move it away first, if it is damaged", cfg.LedgerPlace())
+	}
+	if err := p.Prepare(ctx, cfg, deps); err != nil {
+		return nil, err
 	}
 	r, err := rebuild.Choose(ctx, p.Sink, id)
 	if err != nil {

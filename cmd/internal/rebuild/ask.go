@@ -83,8 +83,17 @@ type Registered struct {
 }
 
 func registered(ctx context.Context, t Target) ([]Registered, error) {
+	type count struct{ N int }
+	resharded := "max(resharded_seq)"
+	there, err := ask[count](ctx, t, "SELECT count() AS N FROM system.columns WHERE database = currentDatabase() AND table = 'ledgers' AND name = 'resharded_seq'")
+	if err == nil && there[0].N == 0 {
+		resharded = "0" // of a release that could not reshard
+	}
+	if err != nil {
+		return nil, err
+	}
 	out, err := ask[Registered](ctx, t, `SELECT l.ledger AS ledger, l.name AS name, l.shards AS shards, l.resharded AS resharded, l.created AS created, b.ranges AS ranges, b.last AS last
-FROM (SELECT ledger, argMin(name, _block_number) AS name, argMin(shards, _block_number) AS shards, max(resharded_seq) AS resharded, toUnixTimestamp64Milli(min(created)) AS created FROM ledgers GROUP BY ledger) AS l
+FROM (SELECT ledger, argMin(name, _block_number) AS name, argMin(shards, _block_number) AS shards, `+resharded+` AS resharded, toUnixTimestamp64Milli(min(created)) AS created FROM ledgers GROUP BY ledger) AS l
 LEFT JOIN (SELECT toUInt16(bitShiftRight(batch_id, 48)) AS ledger, count() AS ranges, toUnixTimestamp64Milli(max(committed)) AS last FROM batches GROUP BY ledger) AS b ON l.ledger = b.ledger
 ORDER BY ledger`)
 	if err != nil {

@@ -3,6 +3,7 @@ package rebuild
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ func (p *Plan) readWindows(ctx context.Context, d Deps, checkpoints []span) erro
 	}
 	watermarks := make([]int64, p.Ledger.Shards)
 	for _, w := range d.Windows {
+		if !slices.Contains(p.Tables, w.Table().Name) {
+			continue // configured since: it has no rows
+		}
 		type row struct {
 			Shard int
 			End   int64
