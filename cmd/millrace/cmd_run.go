@@ -42,7 +42,10 @@ func newRunCommand() *cobra.Command {
 		Long: `Runs the pipeline that the configuration describes until SIGTERM or Ctrl-C,
 which stops it softly: what was announced is read and landed, and the ledger is
 closed. A second signal, or kill -9, stops it hard: nothing is lost then either,
-the next start finishes what was under way.`,
+the next start finishes what was under way.
+
+With a shared ledger (ledger.azure), several instances may run: one of them owns the
+ledger, the others stand by and take over when it stops or gives no sign of life.`,
 		Example: "  millrace run --config millrace.yaml",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
