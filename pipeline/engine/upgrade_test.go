@@ -55,7 +55,7 @@ func (s *stuck) Land(ctx context.Context, b pipeline.BatchID, epoch uint64, p pi
 func TestReleaseLeavesPendingCommits(t *testing.T) {
 	dir := os.Getenv("RELEASE_OUT")
 	if dir == "" {
-		dir = t.TempDir()
+		t.Skip("RELEASE_OUT is not set") // TestReleaseBeforeReadsManifests sets it
 	}
 	e, s := newEstate(8, 5), &stuck{target: newTarget()}
 	s.left.Store(1 << 40)

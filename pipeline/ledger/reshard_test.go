@@ -188,7 +188,7 @@ func TestInspectBesideTheOwner(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for seq := uint64(1); seq <= 300; seq++ {
+		for seq := uint64(1); seq <= 120; seq++ {
 			m := pipeline.Manifest{Seq: seq, DoneSeq: seq - 1, Watermark: pipeline.Watermark(seq), Units: []pipeline.Unit{{Blob: blobID(int(seq))}}}
 			if err := l.WriteManifest(t.Context(), m); err != nil {
 				t.Error(err)

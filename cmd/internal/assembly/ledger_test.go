@@ -190,22 +190,18 @@ func TestReshard(t *testing.T) {
 	}
 	p = w.startProgram()
 	w.more(4_000)
-	// A ledger that is lost after a resharding is rebuilt, with its windows: twice.
+	// A ledger that is lost after a resharding is rebuilt, with its windows.
 	cfg, err := config.Parse([]byte(w.yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		p.stop(syscall.SIGTERM)
-		p = w.startProgram()
-		w.more(2_000)
-		p.stop(syscall.SIGKILL)
-		before := w.summary()
-		w.lose(cfg, "")
-		w.rebuild(before)
-		p = w.startProgram()
-	}
 	p.stop(syscall.SIGTERM)
+	p = w.startProgram()
+	w.more(2_000)
+	p.stop(syscall.SIGKILL)
+	before = w.summary()
+	w.lose(cfg, "")
+	w.rebuild(before)
 	p = w.startProgram("--end-of-input-on-stop")
 	w.more(2_000)
 	truth := stopEstate()

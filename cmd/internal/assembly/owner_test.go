@@ -69,11 +69,11 @@ func standsBy(s status) bool { return s.Role == "standby" }
 func TestInstancesShareALedger(t *testing.T) {
 	w := newWorld(t, "sweeper: {interval: 2s, discover: 2s}\n")
 	w.sharedLedger()
-	stopEstate := w.estate(4_000)
+	stopEstate := w.estate(6_000)
 	more := func() {
 		t.Helper()
 		before := w.number("SELECT count() FROM millrace.flows")
-		w.waitUntil("more rows", func() bool { return w.number("SELECT count() FROM millrace.flows") > before+5_000 })
+		w.waitUntil("more rows", func() bool { return w.number("SELECT count() FROM millrace.flows") > before+3_000 })
 	}
 	a := w.instance()
 	first := a.until("owner", owns)
