@@ -59,7 +59,7 @@ func TestEvidenceCommand(t *testing.T) {
 	key := []string{"--window", "traffic_1m", "--start", hour.Format(time.RFC3339), "--key", "mac=00000000000A", "--key", "direction=outbound", "--key", "action=allowed", "--key", "protocol=6"}
 	out, code = s.evidence(append(key, "--limit", "1")...)
 	contains(t, out, "VERIFIED  windows_traffic_1m of "+hour.Format(time.RFC3339), "rows 2, bytes_received 44, bytes_sent 22, packets_received 33, packets_sent 11",
-		"1 of 2 rows read: 2 verified; --limit reads more")
+		"1 of 2 rows read: 1 verified; --limit reads more")
 	if code != 0 {
 		t.Errorf("exit code %d of a window:\n%s", code, out)
 	}

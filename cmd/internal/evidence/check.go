@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -126,7 +127,7 @@ func (c *Checker) check(ctx context.Context, r Row) (Finding, error) {
 
 // failed says why there are no bytes to compare.
 func (f *Finding) failed(err error) {
-	f.Cause = err.Error()
+	f.Cause = strings.TrimPrefix(err.Error(), reread.ErrExpired.Error()+": ")
 	switch {
 	case errors.Is(err, reread.ErrGone):
 		f.Outcome = Expired

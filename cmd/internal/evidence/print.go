@@ -18,12 +18,17 @@ type Printer struct {
 	Out  io.Writer
 	JSON bool
 
-	outcomes map[Outcome]int
-	shown    int
+	outcomes map[Outcome]int // of rows
+	shown    int             // rows and windows
+	verified int             // of them
 }
 
 // Finding writes what is known of one row.
 func (p *Printer) Finding(f Finding) error {
+	if p.outcomes == nil {
+		p.outcomes = map[Outcome]int{}
+	}
+	p.outcomes[f.Outcome]++
 	if p.count(f.Outcome); p.JSON {
 		return p.line(f)
 	}
@@ -71,7 +76,7 @@ func (p *Printer) Window(w Window) error {
 	l := lines{head(w.Outcome, fmt.Sprintf("%s of %s", w.Table, w.Start.Format(time.RFC3339)))}
 	l.add("because", w.Cause)
 	l.add("key", reread.Printable(strings.Join(slices.Sorted(slices.Values(key)), " ")))
-	l.add("window", fmt.Sprintf("%s until before %s, landed in %d partial rows", w.Start.Format(time.RFC3339), w.End.Format(time.RFC3339), w.Partial))
+	l.add("window", fmt.Sprintf("%s until before %s; partial rows and corrections: %d", w.Start.Format(time.RFC3339), w.End.Format(time.RFC3339), w.Partial))
 	l.add("landed", counters(w.Landed))
 	l.add("flow rows", counters(w.Flows))
 	l.differences(w.Differences, "the flow rows say")
@@ -99,14 +104,12 @@ func (p *Printer) Summary(rows int, total uint64) error {
 }
 
 // AllVerified says whether everything that was written was verified.
-func (p *Printer) AllVerified() bool { return p.shown > 0 && p.outcomes[Verified] == p.shown }
+func (p *Printer) AllVerified() bool { return p.shown > 0 && p.verified == p.shown }
 
 func (p *Printer) count(o Outcome) {
-	if p.outcomes == nil {
-		p.outcomes = map[Outcome]int{}
+	if p.shown++; o == Verified {
+		p.verified++
 	}
-	p.outcomes[o]++
-	p.shown++
 }
 
 func (p *Printer) line(v any) error {
