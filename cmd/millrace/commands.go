@@ -10,6 +10,7 @@ func commands() []*cobra.Command {
 		newDecodeCommand(),
 		newQuarantineCommand(),
 		newEvidenceCommand(),
+		newCheckCommand(),
 		newSchemaCommand(),
 		newLedgerCommand(),
 		newDemoEstateCommand(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +22,20 @@ const MinVersion = "25.8"
 // Errors: every fault at once, each with its remedy; ErrTransient when the server
 // is not there.
 func (s *Sink) CheckSettings(ctx context.Context) error {
+	return s.check(ctx, s.checkVersion, s.checkSettings, s.checkRights, s.checkTables, s.checkViews)
+}
+
+// Examine asserts what CheckSettings does, but before Setup: of tables that are not
+// there, or lack columns, it asks whether Setup may make them. It changes nothing.
+//
+// Errors: as CheckSettings.
+func (s *Sink) Examine(ctx context.Context) error {
+	return s.check(ctx, s.checkVersion, s.checkSettings, s.checkRights, s.examineTables, s.checkViews)
+}
+
+func (s *Sink) check(ctx context.Context, checks ...func(context.Context) ([]error, error)) error {
 	var faults []error
-	for _, check := range []func(context.Context) ([]error, error){s.checkVersion, s.checkSettings, s.checkRights, s.checkTables, s.checkViews} {
+	for _, check := range checks {
 		found, err := check(ctx)
 		if err != nil {
 			if class := classifyRead(err); codeOf(err) == 0 || busy[codeOf(err)] {
@@ -158,9 +171,14 @@ func outside(want string, r settingRow) bool {
 
 // checkRights asks whether the user may do what the sink does.
 func (s *Sink) checkRights(ctx context.Context) ([]error, error) {
-	var faults []error
 	database := schemas.QuoteName(s.client.config.Database)
-	for _, right := range []string{"INSERT ON " + database + ".*", "SELECT ON " + database + ".*", "SELECT ON system.processes"} {
+	return s.lacking(ctx, "INSERT ON "+database+".*", "SELECT ON "+database+".*", "SELECT ON system.processes")
+}
+
+// lacking gives a fault for each right that the user does not have.
+func (s *Sink) lacking(ctx context.Context, rights ...string) ([]error, error) {
+	var faults []error
+	for _, right := range rights {
 		text, err := s.client.exec(ctx, "", "CHECK GRANT "+right)
 		if err != nil {
 			return nil, err
@@ -170,6 +188,34 @@ func (s *Sink) checkRights(ctx context.Context) ([]error, error) {
 		}
 	}
 	return faults, nil
+}
+
+// examineTables asserts what Setup cannot mend, and the rights for what it can.
+func (s *Sink) examineTables(ctx context.Context) ([]error, error) {
+	have, err := s.existing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	needs := map[string]bool{"CREATE VIEW": true} // views are made anew at each start
+	for _, name := range s.order {
+		old, there := have[name]
+		if !there {
+			needs["CREATE TABLE"] = true
+			continue
+		}
+		missing, err := s.tables[name].MigrateSQL(s.client.config.Database, old)
+		faults = append(faults, err)
+		if len(missing) > 0 {
+			needs["ALTER TABLE"] = true
+		}
+	}
+	var rights []string
+	for _, right := range slices.Sorted(maps.Keys(needs)) {
+		rights = append(rights, right+" ON "+schemas.QuoteName(s.client.config.Database)+".*")
+	}
+	lacking, err := s.lacking(ctx, rights...)
+	return slices.DeleteFunc(append(faults, lacking...), func(err error) bool { return err == nil }), err
 }
 
 // checkTables asserts engines, keys, types and durability of the tables.

@@ -26,6 +26,30 @@ func TestCheckSettingsAcceptsTheEmbeddedServer(t *testing.T) {
 	})
 }
 
+// Before Setup there are no tables: what counts is whether Setup may make them.
+func TestExamineBeforeSetup(t *testing.T) {
+	admin, _ := strangeServer(t)
+	fresh := admin
+	fresh.Database = "not_there_yet"
+	if err := open(t, fresh).Examine(t.Context()); err != nil {
+		t.Errorf("of a user who may make tables: %v", err)
+	}
+	if err := open(t, admin).Examine(t.Context()); err != nil {
+		t.Errorf("after Setup: %v", err)
+	}
+	poor := fresh
+	poor.User, poor.Password = "poor", secret.Secret{}
+	err := open(t, poor).Examine(t.Context())
+	for _, want := range []string{"GRANT INSERT ON", "GRANT CREATE TABLE ON", "GRANT CREATE VIEW ON"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("of a user who may only read: want %q, have: %v", want, err)
+		}
+	}
+	if text, err := open(t, admin).Exec(t.Context(), "SELECT count() FROM system.databases WHERE name = 'not_there_yet'"); err != nil || strings.TrimSpace(text) != "0" {
+		t.Errorf("a look made a database: %q, %v", text, err)
+	}
+}
+
 // users is a server with users of every awkward kind.
 const users = `<clickhouse>
 <profiles>

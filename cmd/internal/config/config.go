@@ -204,11 +204,11 @@ func (c Config) validateValues(check checker) {
 	})
 }
 
-// isURL says whether s is an address without a user. One with a user may hold a
-// password, which is why no message repeats the text.
+// isURL says whether s is an address without user and query. These may hold a
+// password or a signature, which is why no message repeats the text.
 func isURL(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 // StartTime reads Start relative to now.

@@ -30,7 +30,9 @@ func read(data []byte, v any) *reader {
 	r := &reader{anchors: map[string]ast.Node{}, meant: map[string]bool{}}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
-		r.faults = append(r.faults, explain("", err))
+		f := explain("", err)
+		f.Text = "not readable as YAML: " + f.Text
+		r.faults = append(r.faults, f)
 		return r
 	}
 	r.places = map[string]Place{}
@@ -355,4 +357,11 @@ func quoteList(words []string) string {
 		return strings.Join(quoted, "")
 	}
 	return strings.Join(quoted[:len(quoted)-1], ", ") + " or " + quoted[len(quoted)-1]
+}
+
+// Places gives where a key, or the section around it, stands in a text.
+func Places(data []byte) func(key string) Place {
+	c := Default()
+	r := read(data, &c)
+	return func(key string) Place { return r.place(Fault{Key: key}).Place }
 }

@@ -154,8 +154,9 @@ func Table(root *Section) []byte {
 # Keys of the configuration
 
 The file is YAML. Unknown keys are faults. A time has its unit: 5s, 10m, 1h. A secret
-is named, never written: ` + "`{env: NAME}` or `{file: PATH}`. `millrace schema config`" + `
-prints the JSON Schema for editors.
+is named, never written: ` + "`{env: NAME}` or `{file: PATH}`. `millrace check -c FILE`" + ` says
+what is wrong with a file, and ` + "`millrace schema config`" + ` prints the JSON Schema for
+editors.
 
 `)
 	b.WriteString("## The top of the file\n\n")
