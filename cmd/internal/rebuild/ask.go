@@ -103,9 +103,18 @@ ORDER BY ledger`)
 }
 
 // rowTables are those whose rows say which batch wrote them.
+//
+// Errors: the target is a cluster; statements would reach one of its servers only.
 func rowTables(ctx context.Context, t Target) ([]string, error) {
 	type row struct{ Name string }
-	found, err := ask[row](ctx, t, `SELECT name FROM system.tables WHERE database = currentDatabase() AND endsWith(engine, 'MergeTree') AND name != 'batches'
+	spread, err := ask[row](ctx, t, "SELECT name AS Name FROM system.tables WHERE database = currentDatabase() AND engine = 'Distributed' ORDER BY name LIMIT 1")
+	if err != nil {
+		return nil, err
+	}
+	if len(spread) > 0 {
+		return nil, fmt.Errorf("table %q is Distributed: a ledger can be rebuilt from one server, not from a cluster yet: restore it from a copy", spread[0].Name)
+	}
+	found, err := ask[row](ctx, t, `SELECT name AS Name FROM system.tables WHERE database = currentDatabase() AND endsWith(engine, 'MergeTree') AND name != 'batches'
 AND name IN (SELECT table FROM system.columns WHERE database = currentDatabase() AND name = 'batch_id') ORDER BY name`)
 	if err != nil {
 		return nil, err
