@@ -18,6 +18,7 @@ import (
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/reload"
 	"github.com/millrace/millrace/cmd/internal/telemetry"
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/pipeline/engine"
@@ -68,9 +69,9 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
-	level := slog.LevelInfo
-	if f.verbose {
-		level = slog.LevelDebug
+	level := new(slog.LevelVar)
+	if err := f.setLevel(level, cfg); err != nil {
+		return usageErrorf("log_level: %w", err)
 	}
 	stderr := asScreen(cmd.ErrOrStderr())
 	handler, err := telemetry.NewHandler(stderr, f.logFormat, level)
@@ -116,7 +117,25 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	told.Go(func() { line.run(telling) })
 	defer told.Wait()
 	defer stop()
+	watcher := reload.New(f.config, cfg, log)
+	watcher.OnReload(func(_, fresh config.Config) error { return f.setLevel(level, fresh) })
+	watcher.OnReload(server.Reload)
+	hangup := make(chan os.Signal, 1)
+	if !f.dieWithParent { // a terminal that closes is not the user's wish then
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+	}
+	told.Go(func() { watcher.Run(telling, hangup) })
 	return server.Run(ctx)
+}
+
+// setLevel hears log_level; --verbose goes before.
+func (f runFlags) setLevel(level *slog.LevelVar, cfg config.Config) error {
+	if f.verbose {
+		level.Set(slog.LevelDebug)
+		return nil
+	}
+	return level.UnmarshalText([]byte(cfg.LogLevel))
 }
 
 // shutdownTimeout bounds sending the last spans.

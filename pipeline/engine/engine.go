@@ -234,6 +234,24 @@ func (e *Engine) Drain(endOfInput bool) {
 	e.drainOnce.Do(func() { e.drain <- endOfInput })
 }
 
+// Tune changes the age at which batches close and the out-of-orderness of every
+// shard, once each has finished its present step. It blocks until then.
+//
+// Errors: of ctx; values that a Config may not have.
+func (e *Engine) Tune(ctx context.Context, maxBatchAge, outOfOrderness time.Duration) error {
+	cfg := e.cfg
+	cfg.Shard.MaxBatchAge, cfg.Shard.OutOfOrderness = maxBatchAge, outOfOrderness
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	for _, r := range e.runners() {
+		if err := r.post(ctx, shard.Tune{MaxBatchAge: maxBatchAge, OutOfOrderness: outOfOrderness}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // runners gives the shards; none before Run has made them.
 func (e *Engine) runners() []*runner {
 	if p := e.started.Load(); p != nil {

@@ -200,6 +200,8 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 		c.basing = false
 		c.baseSeq = e.Seq
 		c.setDurable(e.Seq)
+	case Tune:
+		c.cfg.MaxBatchAge, c.cfg.OutOfOrderness = e.MaxBatchAge, e.OutOfOrderness
 	case Pressure:
 		c.open.urgent = len(c.open.units) > 0
 	case Drain:

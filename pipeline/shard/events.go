@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"time"
+
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
 )
@@ -74,6 +76,9 @@ type (
 	Tick struct{}
 	// Pressure: a read waits for memory that sealed batches would free.
 	Pressure struct{}
+	// Tune changes what may change while a shard runs: neither is part of what replay
+	// repeats, since a manifest records its units and its watermark.
+	Tune struct{ MaxBatchAge, OutOfOrderness time.Duration }
 	// Drain: no announcement follows; finish what is there. EndOfInput closes every
 	// window too.
 	Drain struct{ EndOfInput bool }
@@ -95,6 +100,7 @@ func (HeadWritten) event()     {}
 func (BaseWritten) event()     {}
 func (Tick) event()            {}
 func (Pressure) event()        {}
+func (Tune) event()            {}
 func (Drain) event()           {}
 func (Failed) event()          {}
 

@@ -49,6 +49,7 @@ type Pipeline struct {
 	store      *blob.AzureStore
 	hubs       *hubSet
 	parser     atomic.Pointer[announce.Parser]
+	openHub    func(Hub) (*eventhubs.Source, error)
 	transforms *transforms
 }
 
@@ -242,17 +243,19 @@ func (p *Pipeline) openHubs(cfg config.Config, deps Deps) error {
 	if p.hubs, err = newHubSet(deps); err != nil {
 		return err
 	}
-	openers, err := p.hubOpeners(cfg, ignored, deps)
+	p.openHub = func(h Hub) (*eventhubs.Source, error) { return h.source(p.parser.Load, ignored, deps) }
+	openers, hubs, err := p.hubOpeners(cfg)
 	for name, open := range openers {
-		p.hubs.add(name, open)
+		p.hubs.add(name, hubs[name], open)
 	}
 	return err
 }
 
-// hubOpeners gives what makes the source of each hub, by name. Secrets are read
-// here, to see that they are there, and again whenever a source is made.
-func (p *Pipeline) hubOpeners(cfg config.Config, ignored metric.Int64Counter, deps Deps) (map[string]func() (*eventhubs.Source, error), error) {
-	openers := map[string]func() (*eventhubs.Source, error){}
+// hubOpeners gives what makes the source of each hub, by name, and what was read of
+// it. Secrets are read here, to see that they are there, and again whenever a source
+// is made.
+func (p *Pipeline) hubOpeners(cfg config.Config) (map[string]func() (*eventhubs.Source, error), map[string]Hub, error) {
+	openers, hubs := map[string]func() (*eventhubs.Source, error){}, map[string]Hub{}
 	names := map[string]int{}
 	var faults []error
 	for i, h := range cfg.EventHubs {
@@ -261,16 +264,16 @@ func (p *Pipeline) hubOpeners(cfg config.Config, ignored metric.Int64Counter, de
 			if err != nil {
 				return nil, err
 			}
-			return hub.source(p.parser.Load, ignored, deps)
+			return p.openHub(hub)
 		}
 		hub, err := ResolveHub(i, h, cfg.State)
 		if err == nil {
 			err = errors.Join(prefixed(hub.Config.Validate(), "eventhubs[%d]", i), hubNamed(names, hub.Name(), i))
-			openers[hub.Name()] = open
+			openers[hub.Name()], hubs[hub.Name()] = open, hub
 		}
 		faults = append(faults, err)
 	}
-	return openers, errors.Join(faults...)
+	return openers, hubs, errors.Join(faults...)
 }
 
 // sources are the event hubs and the sweeper.

@@ -24,6 +24,14 @@ type Hub struct {
 	Config    eventhubs.Config
 	Positions *eventhubs.FileStore // in the folder of the ledger
 	Namespace string
+
+	entry hubEntry
+}
+
+// hubEntry is what of a hub's section says how it is read, secrets aside.
+type hubEntry struct {
+	identity  config.Identity
+	transport string
 }
 
 // Name tells hubs apart for people.
@@ -60,9 +68,17 @@ func ResolveHub(i int, h config.EventHub, state string) (Hub, error) {
 		namespace = c.FullyQualifiedNamespace
 	}
 	return Hub{
-		Config: cfg, Namespace: namespace,
+		Config: cfg, Namespace: namespace, entry: entryOf(h),
 		Positions: eventhubs.NewFileStore(filepath.Join(state, "sources", positionsFile(namespace, h)), h.Hub, h.ConsumerGroup),
 	}, nil
+}
+
+func entryOf(h config.EventHub) hubEntry {
+	e := hubEntry{transport: h.Transport}
+	if h.Identity != nil {
+		e.identity = *h.Identity
+	}
+	return e
 }
 
 // positionsFile names the file by what it speaks of, so that hubs may change their

@@ -258,7 +258,10 @@ func (s *Server) keep(ctx context.Context, deps Deps, lease *ledger.Lease) (live
 func (s *Server) once(ctx context.Context, deps Deps, lease *ledger.Lease) error {
 	starting, stop := s.interruptible(ctx)
 	defer stop(nil)
-	p, err := openAs(starting, s.cfg, deps, holding{store: s.held(), lease: lease})
+	s.mu.Lock()
+	cfg := s.cfg
+	s.mu.Unlock()
+	p, err := openAs(starting, cfg, deps, holding{store: s.held(), lease: lease})
 	if err != nil {
 		if cause := context.Cause(starting); errors.Is(cause, ErrStopped) {
 			return ErrStopped

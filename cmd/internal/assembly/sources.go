@@ -21,7 +21,7 @@ import (
 // it is not there or the credential may not listen, does not end the others: it is
 // shown and tried again, slowly, with its secrets read anew.
 //
-// Run owns the goroutine of every hub.
+// Run owns the goroutine of every hub; apply may be called meanwhile.
 type hubSet struct {
 	log    *slog.Logger
 	refuse metric.Int64Counter
@@ -45,6 +45,7 @@ type hubRun struct {
 // hubMember is one hub of the set.
 type hubMember struct {
 	name string
+	hub  Hub
 	open func() (*eventhubs.Source, error)
 	stop context.CancelFunc // nil before it runs
 	done chan struct{}
@@ -92,8 +93,8 @@ func (s *hubSet) close() {
 }
 
 // add enters a hub; a set that runs starts it.
-func (s *hubSet) add(name string, open func() (*eventhubs.Source, error)) {
-	m := &hubMember{name: name, open: open, done: make(chan struct{})}
+func (s *hubSet) add(name string, hub Hub, open func() (*eventhubs.Source, error)) {
+	m := &hubMember{name: name, hub: hub, open: open, done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.members[name] = m

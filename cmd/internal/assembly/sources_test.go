@@ -237,3 +237,40 @@ func (h *hubs) gauge(t *testing.T, name string) map[string]int64 {
 	}
 	return values
 }
+
+// Hubs come and go while the others are read; one whose key was rotated is read with
+// the new one.
+func TestHubsChangeWhileTheyRun(t *testing.T) {
+	h := startHubs(t)
+	one := h.entry(t, "one", h.ConnectionString("one"))
+	h.cfg.EventHubs = []config.EventHub{one}
+	h.run(t)
+	h.publish(t, "one", flowLog(1))
+	eventually(t, "blob of the first hub", h.has(flowLog(1)))
+	apply := func(hubs ...config.EventHub) {
+		t.Helper()
+		fresh := h.cfg
+		fresh.EventHubs = hubs
+		openers, resolved, err := h.p.hubOpeners(fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.p.hubs.apply(t.Context(), openers, resolved)
+	}
+	member := func() *hubMember { return h.p.hubs.list()[0] }
+	before := member()
+	two := h.entry(t, "two", h.ConnectionString("two"))
+	apply(one, two)
+	h.publish(t, "two", flowLog(2))
+	eventually(t, "blob of the new hub", h.has(flowLog(2)))
+	if member() != before {
+		t.Error("the hub that did not change was begun anew")
+	}
+	h.write(t, one.ConnectionString.File, h.ConnectionString("one")+";")
+	apply(one)
+	if list := h.p.hubs.list(); len(list) != 1 || list[0] == before {
+		t.Errorf("%d hubs; a rotated key begins the hub anew", len(list))
+	}
+	h.publish(t, "one", flowLog(3))
+	eventually(t, "blob after the rotation", h.has(flowLog(3)))
+}

@@ -26,7 +26,8 @@ import (
 //
 // Every field has a comment with meaning, unit, default and bounds: the schema for
 // editors and the table of keys are made of them. The tag enum lists the only
-// values a text may have.
+// values a text may have; reload:"live" says that a running pipeline takes a new
+// value over, for the field and all below it.
 type Config struct {
 	// State is the folder of the ledger: what was promised, and how far every blob is
 	// landed. On a disk that survives restarts; one process at a time owns it. Required.
@@ -41,16 +42,16 @@ type Config struct {
 	// password: keep it on loopback. "" serves nothing. Default 127.0.0.1:9464.
 	Listen string `yaml:"listen"`
 	// LogLevel is the least level that is logged; --verbose means debug. Default info.
-	LogLevel string `yaml:"log_level" enum:"debug,info,warn,error"`
+	LogLevel string `yaml:"log_level" enum:"debug,info,warn,error" reload:"live"`
 	// MaxBatchAge closes a commit: latency against ledger writes and parts of the target.
 	// Default 5s, at least 1s.
-	MaxBatchAge time.Duration `yaml:"max_batch_age"`
+	MaxBatchAge time.Duration `yaml:"max_batch_age" reload:"live"`
 	// MemoryBudget bounds text and rows in flight, in MiB. Default 192, at least 128.
 	// With enrichment half of it is for what that adds.
 	MemoryBudget int64 `yaml:"memory_budget_mib"`
 	// OutOfOrderness is how far behind the newest event time of a stream rows are
 	// still expected before windows close. Default 10s, at least 0s.
-	OutOfOrderness time.Duration `yaml:"out_of_orderness"`
+	OutOfOrderness time.Duration `yaml:"out_of_orderness" reload:"live"`
 
 	// Identity is used by every account and hub that names no credential of its own.
 	// Default none.
@@ -59,7 +60,7 @@ type Config struct {
 	Accounts []Account `yaml:"accounts"`
 	// EventHubs are the hubs that announce new bytes. Default none: the sweeper finds
 	// everything, minutes later.
-	EventHubs []EventHub `yaml:"eventhubs"`
+	EventHubs []EventHub `yaml:"eventhubs" reload:"live"`
 	// Sweeper finds what no notification told of.
 	Sweeper Sweeper `yaml:"sweeper"`
 	// ClickHouse is where rows land.

@@ -85,6 +85,9 @@ func (r *reader) section(t reflect.Type, defaults reflect.Value, path string) *S
 			continue
 		}
 		key := Key{Name: name, Doc: docs.fields[f.Name], Kind: f.Type.Kind(), goType: f.Type}
+		if f.Tag.Get("reload") == "live" {
+			key.Doc += " Taken over while the pipeline runs."
+		}
 		key.Required = strings.Contains(key.Doc, "Required") && !strings.Contains(key.Doc, "Required with")
 		if e := f.Tag.Get("enum"); e != "" {
 			key.Enum = strings.Split(e, ",")

@@ -158,6 +158,10 @@ is named, never written: ` + "`{env: NAME}` or `{file: PATH}`. `millrace check -
 what is wrong with a file, and ` + "`millrace schema config`" + ` prints the JSON Schema for
 editors.
 
+` + "`millrace run`" + ` reads the file again at SIGHUP, and a few seconds after it, or the file of
+a secret, has changed. Keys that say so are taken over while the pipeline runs; when
+any other has changed nothing is, and the log says which needs a restart.
+
 `)
 	b.WriteString("## The top of the file\n\n")
 	writeSection(&b, root, "")
