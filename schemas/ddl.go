@@ -187,7 +187,7 @@ func (t Table) CreateSQL(database string) (string, error) {
 	if err := errors.Join(CheckIdentifier("database", database), t.Validate()); err != nil {
 		return "", err
 	}
-	t = t.made()
+	t = t.Made()
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s.%s\n(\n", QuoteName(database), QuoteName(t.Name))
 	for i, c := range t.Columns {

@@ -37,7 +37,7 @@ func (t Table) MigrateSQL(database string, have Existing) ([]string, error) {
 	if err := errors.Join(CheckIdentifier("database", database), t.Validate()); err != nil {
 		return nil, err
 	}
-	t = t.made()
+	t = t.Made()
 	if err := t.incompatible(have); err != nil {
 		return nil, err
 	}

@@ -63,8 +63,8 @@ func (t Table) Of(n int) Table {
 	return t
 }
 
-// made gives the table with the columns that it is made with.
-func (t Table) made() Table {
+// Made gives the table with the columns that it is made with.
+func (t Table) Made() Table {
 	if t.Bare {
 		return t.Of(t.Required)
 	}

@@ -26,6 +26,11 @@ func CheckURL(text string) error {
 	return err
 }
 
+func isNative(text string) bool {
+	at, err := parseAddress(text)
+	return err == nil && at.native
+}
+
 // parseAddress gives what it understood also beside an error.
 func parseAddress(text string) (address, error) {
 	u, err := url.Parse(text)

@@ -13,12 +13,8 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
-// LandBatches writes the byte ranges behind the batches into the table batches.
-// The table replaces rows of the same address, so that writing them twice does no
-// harm: after any error that is not fatal the caller writes them again.
-//
-// Errors: ErrTransient; others are fatal.
-func (s *Sink) LandBatches(ctx context.Context, manifests []pipeline.Manifest) error {
+// landBatches writes the byte ranges behind the batches; see Sink.LandBatches.
+func (s *node) landBatches(ctx context.Context, manifests []pipeline.Manifest) error {
 	const most = 4096 // batches an INSERT: a few MB
 	for len(manifests) > 0 {
 		n := min(most, len(manifests))
@@ -35,13 +31,13 @@ func (s *Sink) LandBatches(ctx context.Context, manifests []pipeline.Manifest) e
 
 // landPlain makes an INSERT that may be repeated. Unlike that of a piece it has a
 // deadline, as nobody minds whether a given-up one lands.
-func (s *Sink) landPlain(ctx context.Context, t schemas.Table, record arrow.Record) error {
+func (s *node) landPlain(ctx context.Context, t schemas.Table, record arrow.Record) error {
 	if record.NumRows() == 0 {
 		return nil
 	}
-	ctx, cancel := patience(ctx, s.client.config.QueryTimeout)
+	ctx, cancel := patience(ctx, s.config.QueryTimeout)
 	defer cancel()
-	_, err := s.client.wire.insert(ctx, insertion{
+	_, err := s.wire.insert(ctx, insertion{
 		id:        fmt.Sprintf("millrace-%s-%s%d", t.Name, s.nonce, s.serial.Add(1)),
 		statement: fmt.Sprintf("INSERT INTO %s (%s)", s.name(t.Name), t.ColumnNames()),
 		settings:  slices.Concat(honest, plainSettings), table: t, record: record, written: make(chan struct{}),

@@ -34,12 +34,12 @@ func BenchmarkLand(b *testing.B) {
 	if err := writeStream(&stream, piece.Record); err != nil {
 		b.Fatal(err)
 	}
-	c := s.client.config
+	c := s.first.config
 	c.URL = urlOver(server(b), "tcp")
 	overTCP := open(b, c)
 	ask(b, s, "SYSTEM STOP MERGES flows")
-	plain := fmt.Sprintf("INSERT INTO %s (%s)", s.name("flows"), schemas.Flows.ColumnNames())
-	extra, err := s.newer(b.Context())
+	plain := fmt.Sprintf("INSERT INTO %s (%s)", s.first.name("flows"), schemas.Flows.ColumnNames())
+	extra, err := s.first.newer(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func BenchmarkLand(b *testing.B) {
 		{"sink", func() error { return s.Land(b.Context(), 1, 1, piece) }},
 		{"native", func() error { return overTCP.Land(b.Context(), 1, 1, piece) }},
 		{"unfenced", func() error {
-			_, err := s.client.wire.insert(b.Context(), insertion{
+			_, err := s.first.wire.insert(b.Context(), insertion{
 				statement: plain, settings: slices.Concat(honest, insertSettings, extra), table: schemas.Flows,
 				record: piece.Record, written: make(chan struct{}),
 			})

@@ -16,13 +16,15 @@ import (
 // on 26.7.
 const MinVersion = "25.8"
 
-// CheckSettings asserts at start what exactly-once needs of the server, the user
+// CheckSettings asserts at start what exactly-once needs of the servers, the user
 // and the tables, after Setup. It changes nothing.
 //
-// Errors: every fault at once, each with its remedy; ErrTransient when the server
-// is not there.
+// Errors: every fault at once, each with its remedy; ErrTransient when a server is
+// not there.
 func (s *Sink) CheckSettings(ctx context.Context) error {
-	return s.check(ctx, s.checkVersion, s.checkSettings, s.checkRights, s.checkTables, s.checkViews)
+	return s.each(func(_ int, n *node) error {
+		return n.check(ctx, n.checkVersion, n.checkSettings, n.checkRights, n.checkTables, n.checkDistributed, n.checkViews)
+	})
 }
 
 // Examine asserts what CheckSettings does, but before Setup: of tables that are not
@@ -30,10 +32,12 @@ func (s *Sink) CheckSettings(ctx context.Context) error {
 //
 // Errors: as CheckSettings.
 func (s *Sink) Examine(ctx context.Context) error {
-	return s.check(ctx, s.checkVersion, s.checkSettings, s.checkRights, s.examineTables, s.checkViews)
+	return s.each(func(_ int, n *node) error {
+		return n.check(ctx, n.checkVersion, n.checkSettings, n.checkRights, n.examineTables, n.checkShards, n.checkViews)
+	})
 }
 
-func (s *Sink) check(ctx context.Context, checks ...func(context.Context) ([]error, error)) error {
+func (s *node) check(ctx context.Context, checks ...func(context.Context) ([]error, error)) error {
 	var faults []error
 	for _, check := range checks {
 		found, err := check(ctx)
@@ -55,8 +59,8 @@ func (s *Sink) check(ctx context.Context, checks ...func(context.Context) ([]err
 	return nil
 }
 
-func (s *Sink) checkVersion(ctx context.Context) ([]error, error) {
-	text, err := s.client.exec(ctx, "", "SELECT version() FORMAT TabSeparated")
+func (s *node) checkVersion(ctx context.Context) ([]error, error) {
+	text, err := s.exec(ctx, "", "SELECT version() FORMAT TabSeparated")
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +96,11 @@ type settingRow struct {
 // checkSettings looks whether every setting that we send exists and may be
 // changed, then sends them all and looks whether they arrived. The first question
 // goes without settings: it asks for what the profile says.
-func (s *Sink) checkSettings(ctx context.Context) ([]error, error) {
+func (s *node) checkSettings(ctx context.Context) ([]error, error) {
 	question := "SELECT name, value, readonly, min, max FROM system.settings WHERE name = 'readonly' OR name IN (" + settingNames() + ")"
-	text, err := s.client.execRaw(ctx, "", question+" FORMAT JSONEachRow")
+	text, err := s.execRaw(ctx, "", question+" FORMAT JSONEachRow")
 	if _, dead := hopeless[codeOf(err)]; err != nil && codeOf(err) != 0 && !dead {
-		text, err = s.client.exec(ctx, "", question+" FORMAT JSONEachRow") // The profile is too odd even for this.
+		text, err = s.exec(ctx, "", question+" FORMAT JSONEachRow") // The profile is too odd even for this.
 	}
 	if err != nil {
 		return nil, err
@@ -111,7 +115,7 @@ func (s *Sink) checkSettings(ctx context.Context) ([]error, error) {
 	}
 	var faults []error
 	if r := there["readonly"]; r.Value != "0" {
-		faults = append(faults, fmt.Errorf("setting readonly is %s for user %q, want 0: use a user that may write", r.Value, s.client.config.User))
+		faults = append(faults, fmt.Errorf("setting readonly is %s for user %q, want 0: use a user that may write", r.Value, s.config.User))
 	}
 	var send []string
 	for _, pair := range slices.Concat(honest, insertSettings, newerSettings) {
@@ -123,7 +127,7 @@ func (s *Sink) checkSettings(ctx context.Context) ([]error, error) {
 		case !exists || r.Value == want:
 			// An older server without the newer setting, or nothing to change.
 		case r.Readonly != 0 || outside(want, r):
-			faults = append(faults, fmt.Errorf("setting %s is %s and user %q may not change it to %s: relax the constraint in the user's profile", name, r.Value, s.client.config.User, want))
+			faults = append(faults, fmt.Errorf("setting %s is %s and user %q may not change it to %s: relax the constraint in the user's profile", name, r.Value, s.config.User, want))
 		default:
 			send = append(send, pair)
 		}
@@ -170,28 +174,28 @@ func outside(want string, r settingRow) bool {
 }
 
 // checkRights asks whether the user may do what the sink does.
-func (s *Sink) checkRights(ctx context.Context) ([]error, error) {
-	database := schemas.QuoteName(s.client.config.Database)
+func (s *node) checkRights(ctx context.Context) ([]error, error) {
+	database := schemas.QuoteName(s.config.Database)
 	return s.lacking(ctx, "INSERT ON "+database+".*", "SELECT ON "+database+".*", "SELECT ON system.processes")
 }
 
 // lacking gives a fault for each right that the user does not have.
-func (s *Sink) lacking(ctx context.Context, rights ...string) ([]error, error) {
+func (s *node) lacking(ctx context.Context, rights ...string) ([]error, error) {
 	var faults []error
 	for _, right := range rights {
-		text, err := s.client.exec(ctx, "", "CHECK GRANT "+right)
+		text, err := s.exec(ctx, "", "CHECK GRANT "+right)
 		if err != nil {
 			return nil, err
 		}
 		if strings.TrimSpace(text) != "1" {
-			faults = append(faults, fmt.Errorf("user %q lacks a right: GRANT %s TO %[1]s", s.client.config.User, right))
+			faults = append(faults, fmt.Errorf("user %q lacks a right: GRANT %s TO %[1]s", s.config.User, right))
 		}
 	}
 	return faults, nil
 }
 
 // examineTables asserts what Setup cannot mend, and the rights for what it can.
-func (s *Sink) examineTables(ctx context.Context) ([]error, error) {
+func (s *node) examineTables(ctx context.Context) ([]error, error) {
 	have, err := s.existing(ctx)
 	if err != nil {
 		return nil, err
@@ -199,44 +203,51 @@ func (s *Sink) examineTables(ctx context.Context) ([]error, error) {
 	var faults []error
 	needs := map[string]bool{"CREATE VIEW": true} // views are made anew at each start
 	for _, name := range s.order {
-		old, there := have[name]
+		t := s.local(name)
+		old, there := have[t.Name]
 		if !there {
 			needs["CREATE TABLE"] = true
 			continue
 		}
-		missing, err := s.tables[name].MigrateSQL(s.client.config.Database, old)
+		missing, err := t.MigrateSQL(s.config.Database, old)
 		faults = append(faults, err)
 		if len(missing) > 0 {
 			needs["ALTER TABLE"] = true
 		}
 	}
+	distributed, err := s.planDistributed(have)
+	faults = append(faults, err)
+	if len(distributed) > 0 {
+		needs["CREATE TABLE"] = true
+	}
 	var rights []string
 	for _, right := range slices.Sorted(maps.Keys(needs)) {
-		rights = append(rights, right+" ON "+schemas.QuoteName(s.client.config.Database)+".*")
+		rights = append(rights, right+" ON "+schemas.QuoteName(s.config.Database)+".*")
 	}
 	lacking, err := s.lacking(ctx, rights...)
 	return slices.DeleteFunc(append(faults, lacking...), func(err error) bool { return err == nil }), err
 }
 
 // checkTables asserts engines, keys, types and durability of the tables.
-func (s *Sink) checkTables(ctx context.Context) ([]error, error) {
+func (s *node) checkTables(ctx context.Context) ([]error, error) {
 	have, err := s.existing(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var faults []error
 	for _, name := range s.order {
-		old, there := have[name]
+		t := s.local(name)
+		old, there := have[t.Name]
 		if !there {
-			faults = append(faults, fmt.Errorf("table %q is not there: run Setup first", name))
+			faults = append(faults, fmt.Errorf("table %q is not there: run Setup first", t.Name))
 			continue
 		}
-		missing, err := s.tables[name].MigrateSQL(s.client.config.Database, old)
+		missing, err := t.MigrateSQL(s.config.Database, old)
 		if err != nil {
 			faults = append(faults, err)
 		}
 		for _, sql := range missing {
-			faults = append(faults, fmt.Errorf("table %q is not up to date, run Setup first; missing: %s", name, sql))
+			faults = append(faults, fmt.Errorf("table %q is not up to date, run Setup first; missing: %s", t.Name, sql))
 		}
 	}
 	return faults, nil
@@ -248,9 +259,9 @@ func (s *Sink) checkTables(ctx context.Context) ([]error, error) {
 // feeds the view again. A view whose rows carry batch_id can be reconciled by its
 // owner and is let through; one that is refreshed on a schedule reads the table
 // itself and is safe.
-func (s *Sink) checkViews(ctx context.Context) ([]error, error) {
+func (s *node) checkViews(ctx context.Context) ([]error, error) {
 	type row struct{ Table, View string }
-	database := schemas.QuoteString(s.client.config.Database)
+	database := schemas.QuoteString(s.config.Database)
 	found, err := rows[row](ctx, s.client, fmt.Sprintf(`SELECT t.name AS table, d.1 || '.' || d.2 AS view
 FROM (SELECT name, arrayJoin(arrayZip(dependencies_database, dependencies_table)) AS d FROM system.tables WHERE database = %s) AS t
 LEFT JOIN (SELECT database, table, countIf(name = 'batch_id') AS carries FROM system.columns GROUP BY database, table) AS c ON c.database = d.1 AND c.table = d.2
@@ -262,7 +273,7 @@ ORDER BY table, view`, database))
 	}
 	var faults []error
 	for _, r := range found {
-		if t, ours := s.tables[r.Table]; ours && t.Index("batch_id") >= 0 {
+		if t, ours := s.tables[s.knownAs(r.Table)]; ours && t.Index("batch_id") >= 0 {
 			faults = append(faults, fmt.Errorf("table %q feeds the materialized view %s, which may miss rows after a fault: add batch_id to its target, or make it a plain or a refreshable view", r.Table, r.View))
 		}
 	}

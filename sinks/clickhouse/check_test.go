@@ -190,13 +190,13 @@ func TestCheckSettingsRefusesViewsThatMissRows(t *testing.T) {
 	} {
 		ask(t, s, sql)
 	}
-	found, err := s.checkViews(t.Context())
+	found, err := s.first.checkViews(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	for _, f := range found {
-		_, view, _ := strings.Cut(f.Error(), "materialized view "+s.client.config.Database+".")
+		_, view, _ := strings.Cut(f.Error(), "materialized view "+s.first.config.Database+".")
 		view, _, _ = strings.Cut(view, ",")
 		got = append(got, view)
 	}

@@ -31,7 +31,7 @@ import (
 // own protocol and decoder, and is the same everywhere.
 func TestRealClientsReadTheSame(t *testing.T) {
 	s := ready(t)
-	native, err := ch.Open(&ch.Options{Addr: []string{server(t).TCPAddr}, Auth: ch.Auth{Database: s.client.config.Database, Username: "default"}, Compression: &ch.Compression{Method: ch.CompressionLZ4}})
+	native, err := ch.Open(&ch.Options{Addr: []string{server(t).TCPAddr}, Auth: ch.Auth{Database: s.first.config.Database, Username: "default"}, Compression: &ch.Compression{Method: ch.CompressionLZ4}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +127,9 @@ func goText(v any) string {
 }
 
 func readPython(t *testing.T, s *Sink, table schemas.Table) [][]string {
-	u := s.client.at.url
+	u := s.first.at.url
 	cmd := exec.CommandContext(t.Context(), localtest.Python(t), filepath.Join("testdata", "read_table.py"),
-		u.Hostname(), u.Port(), s.client.config.Database, table.Name, table.ColumnNames())
+		u.Hostname(), u.Port(), s.first.config.Database, table.Name, table.ColumnNames())
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	text, err := cmd.Output()
@@ -150,8 +150,8 @@ func readPython(t *testing.T, s *Sink, table schemas.Table) [][]string {
 
 func readCurl(t *testing.T, s *Sink, table schemas.Table) [][]string {
 	sql := "SELECT " + table.ColumnNames() + " FROM " + table.Name + " FORMAT JSONCompactStringsEachRow"
-	text, err := exec.CommandContext(t.Context(), "curl", "-sS", "--fail-with-body", "-H", "X-ClickHouse-Database: "+s.client.config.Database,
-		s.client.config.URL, "--data-binary", sql).CombinedOutput()
+	text, err := exec.CommandContext(t.Context(), "curl", "-sS", "--fail-with-body", "-H", "X-ClickHouse-Database: "+s.first.config.Database,
+		s.first.config.URL, "--data-binary", sql).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}

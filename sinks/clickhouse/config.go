@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,6 +21,14 @@ type Config struct {
 	// tcp://host:9000, or tls://host:9440; clickhouse://host:9000 means the same, with
 	// ?secure=true for TLS. No user, no password.
 	URL string `yaml:"url"`
+	// Servers makes the target a cluster and stands in URL's place: the addresses of
+	// servers that hold local tables, one of each shard. Every batch lands in one of
+	// them. At most 64.
+	Servers []string `yaml:"servers"`
+	// Cluster is the name by which the servers know each other (remote_servers). The
+	// Distributed tables over the local ones are made with it. Empty: they are there
+	// already. Only with Servers.
+	Cluster string `yaml:"cluster"`
 	// Database that holds the tables. It is created (ENGINE = Atomic) when missing.
 	Database string `yaml:"database"`
 	// User and Password are sent as headers or in the handshake, never in a URL. Empty user: "default".
@@ -59,9 +68,26 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("clickhouse: "+format, args...)) }
-	at, err := parseAddress(c.URL)
-	if err != nil {
-		fault("%w", err)
+	plain := false
+	hosts := map[string]bool{}
+	for _, url := range c.urls() {
+		at, err := parseAddress(url)
+		if err != nil {
+			fault("%w", err)
+		} else if hosts[at.host] {
+			fault("servers lists %s twice", at.host)
+		}
+		hosts[at.host] = true
+		plain = plain || at.url != nil && !at.secure
+	}
+	if len(c.Servers) > maxServers {
+		fault("servers lists %d, want at most %d", len(c.Servers), maxServers)
+	}
+	switch {
+	case c.Cluster != "" && len(c.Servers) == 0:
+		fault("cluster is set, but servers is not")
+	case c.Cluster != "" && !clusterName.MatchString(c.Cluster):
+		fault("cluster %q: want 1 to 64 letters, digits and any of _ . - { }", c.Cluster)
 	}
 	if err := schemas.CheckIdentifier("database", c.Database); err != nil {
 		fault("%w", err)
@@ -69,7 +95,7 @@ func (c Config) Validate() error {
 	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(c.Password.Reveal(), "\r\n\x00") {
 		fault("user or password holds a line break")
 	}
-	if c.CAFile != "" && at.url != nil && !at.secure {
+	if c.CAFile != "" && plain {
 		fault("ca_file is set, but url is without TLS: want https:// or tls://")
 	}
 	between := func(name string, v, lo, hi time.Duration) {
@@ -82,6 +108,19 @@ func (c Config) Validate() error {
 	between("watch_interval", c.WatchInterval, 10*time.Millisecond, 10*time.Minute)
 	between("lost_after", c.LostAfter, c.WatchInterval, 24*time.Hour)
 	return errors.Join(faults...)
+}
+
+const maxServers = 64
+
+// clusterName is what a cluster may be called; braces are ClickHouse's macros.
+var clusterName = regexp.MustCompile(`^[A-Za-z0-9_.{}-]{1,64}$`)
+
+// urls are those of all servers, as listed.
+func (c Config) urls() []string {
+	if len(c.Servers) > 0 {
+		return c.Servers
+	}
+	return []string{c.URL}
 }
 
 // tlsConfig gives nil for a server without TLS.

@@ -28,6 +28,7 @@ type cutter struct {
 	mu     sync.Mutex
 	fault  fault
 	seen   int64 // bytes of the connection that carried most
+	open   int   // connections
 }
 
 // fault is what befalls a connection.
@@ -36,7 +37,7 @@ type fault struct {
 	cut   bool          // then break the connection …
 	hold  chan struct{} // … or pass nothing on until this is closed
 	mute  bool          // from then on answers do not arrive …
-	lose  bool          // … and the connection breaks when the server has nothing more to say
+	lose  chan struct{} // … and when this is closed, the connection breaks
 }
 
 func newCutter(t *testing.T, target func() string) *cutter {
@@ -72,7 +73,13 @@ func (c *cutter) carry(client, server net.Conn) {
 	defer server.Close()
 	c.mu.Lock()
 	f := c.fault
+	c.open++
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.open--
+		c.mu.Unlock()
+	}()
 	muted := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -86,8 +93,16 @@ func (c *cutter) carry(client, server net.Conn) {
 		}
 		server.Close()
 	}()
-	_, _ = io.Copy(answers{client, server, f, muted}, server)
-	if f.mute && !f.lose && closed(muted) {
+	go func() {
+		select {
+		case <-f.lose:
+			client.Close()
+			server.Close()
+		case <-done:
+		}
+	}()
+	_, _ = io.Copy(answers{client, f.mute, muted}, server)
+	if f.mute && closed(muted) {
 		<-done // The client waits for an answer that does not come.
 	}
 	client.Close()
@@ -113,22 +128,18 @@ func (f fault) pass(server io.Writer, client io.Reader, muted chan struct{}) int
 	return n + more
 }
 
-// answers passes on what the server says.
+// answers passes on what the server says, until it is muted.
 type answers struct {
 	client io.Writer
-	server net.Conn
-	fault
-	muted chan struct{}
+	mute   bool
+	muted  chan struct{}
 }
 
 func (a answers) Write(p []byte) (int, error) {
-	if !a.mute || !closed(a.muted) {
-		return a.client.Write(p)
+	if a.mute && closed(a.muted) {
+		return len(p), nil
 	}
-	if a.lose {
-		_ = a.server.SetReadDeadline(time.Now().Add(time.Second))
-	}
-	return len(p), nil
+	return a.client.Write(p)
 }
 
 func (c *cutter) set(f fault) {
@@ -137,26 +148,40 @@ func (c *cutter) set(f fault) {
 	c.fault, c.seen = f, 0
 }
 
+// rest returns when no connection is left, and gives the most bytes that one
+// carried.
+func (c *cutter) rest() int64 {
+	for ; ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		open, seen := c.open, c.seen
+		c.mu.Unlock()
+		if open == 0 {
+			return seen
+		}
+	}
+}
+
 // behind gives a sink that reaches the server through the proxy.
 func behind(t *testing.T, s *Sink, target func() string) (*Sink, *cutter) {
 	t.Helper()
 	proxy := newCutter(t, target)
-	c := s.client.config
+	c := s.first.config
 	c.URL = proxy.url
 	far := open(t, c)
-	if _, err := far.newer(t.Context()); err != nil { // What it asks first is not what is cut.
+	if _, err := far.first.newer(t.Context()); err != nil { // What it asks first is not what is cut.
 		t.Fatal(err)
 	}
 	hangUp(far)
+	proxy.rest()
 	return far, proxy
 }
 
 func behindLasting(t *testing.T, l *lasting) (*Sink, *cutter) {
-	return behind(t, l.sink(), func() string { return l.sink().client.config.URL })
+	return behind(t, l.sink(), func() string { return l.sink().first.config.URL })
 }
 
 // hangUp ends idle connections.
-func hangUp(s *Sink) { _ = s.client.wire.close() }
+func hangUp(s *Sink) { _ = s.first.wire.close() }
 
 // A request that is cut anywhere lands nothing; when only the end of the stream or
 // of the body is missing, behind the last row, the server may land it whole. The
@@ -210,14 +235,7 @@ func requestBytes(t *testing.T, far *Sink, proxy *cutter, batch pipeline.BatchID
 		t.Fatal(err)
 	}
 	hangUp(far)
-	for { // Until the proxy has counted the connection.
-		proxy.mu.Lock()
-		n := proxy.seen
-		proxy.mu.Unlock()
-		if n > 0 {
-			return n
-		}
-	}
+	return proxy.rest()
 }
 
 // The answer is lost: the rows are there, and nobody was told.
@@ -231,8 +249,16 @@ func lostAnswer(t *testing.T, wire string) {
 	batch := pipeline.NewBatchID(1, 2, 3)
 	p := remake(t, batch)
 	whole := requestBytes(t, far, proxy, batch+1, remake(t, batch+1))
-	proxy.set(fault{after: whole - 1, mute: true, lose: true})
-	if err := far.Land(t.Context(), batch, 1, p); !errors.Is(err, pipeline.ErrInDoubt) {
+	lose, landed := make(chan struct{}), make(chan error, 1)
+	proxy.set(fault{after: whole - 1, mute: true, lose: lose})
+	go func() { landed <- far.Land(t.Context(), batch, 1, p) }()
+	for deadline := time.Now().Add(30 * time.Second); l.probe(batch, p.PieceRef)[0] != p.Rows; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the rows are not there after 30 s")
+		}
+	}
+	close(lose)
+	if err := <-landed; !errors.Is(err, pipeline.ErrInDoubt) {
 		t.Errorf("error is %v, want ErrInDoubt", err)
 	}
 	l.fence(1, 2, 2)
@@ -250,7 +276,7 @@ func TestFenceWaitsForWhatRuns(t *testing.T) {
 
 func fenceWaits(t *testing.T, wire string) {
 	s := readyOver(t, wire)
-	far, proxy := behind(t, s, func() string { return s.client.config.URL })
+	far, proxy := behind(t, s, func() string { return s.first.config.URL })
 	batch := pipeline.NewBatchID(1, 2, 3)
 	p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{Table: schemas.Flows, Batch: batch, Seed: 1, Rows: 5000})
 	defer p.Record.Release()
@@ -261,7 +287,7 @@ func fenceWaits(t *testing.T, wire string) {
 	var err error
 	started, giveUp := 0, time.After(20*time.Second)
 	for started == 0 { // Until the server runs it.
-		if started, err = s.running(t.Context(), "startsWith(query_id, 'millrace-1-2-3-flows-')"); err != nil {
+		if started, err = s.first.running(t.Context(), "startsWith(query_id, 'millrace-1-2-3-flows-')"); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -448,7 +474,7 @@ func TestNothingSentIsTransient(t *testing.T) {
 func nothingSent(t *testing.T, nobody string) {
 	t.Helper()
 	s := open(t, config(t, nobody))
-	s.known = map[string]bool{}
+	s.first.known = map[string]bool{}
 	batch := pipeline.NewBatchID(1, 2, 3)
 	p := remake(t, batch)
 	stopped, cancel := context.WithCancel(t.Context())
@@ -510,13 +536,13 @@ func TestWatch(t *testing.T) {
 func TestWatchCutsOffAnInsert(t *testing.T) {
 	eachWire(t, func(t *testing.T, wire string) {
 		s := readyOver(t, wire)
-		far, proxy := behind(t, s, func() string { return s.client.config.URL })
+		far, proxy := behind(t, s, func() string { return s.first.config.URL })
 		batch := pipeline.NewBatchID(1, 2, 3)
 		p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{Table: schemas.Flows, Batch: batch, Seed: 1, Rows: 5000})
 		defer p.Record.Release()
 		const questions = 64 << 10 // No question is longer, no INSERT of this piece shorter.
 		proxy.set(fault{after: questions, mute: true})
-		far.client.config.WatchInterval = 50 * time.Millisecond
+		far.first.config.WatchInterval = 50 * time.Millisecond
 		if err := far.Land(t.Context(), batch, 1, p); !errors.Is(err, pipeline.ErrInDoubt) || !errors.Is(err, errVanished) {
 			t.Errorf("error is %v, want ErrInDoubt because %v", err, errVanished)
 		}

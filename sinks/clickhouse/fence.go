@@ -14,23 +14,16 @@ import (
 // plainSettings go with INSERTs of our own book-keeping.
 var plainSettings = []string{"async_insert=0", "insert_deduplicate=0"}
 
-// Fence makes every INSERT of an older epoch impossible; see pipeline.Sink. An
-// owner calls it when it takes over, and again with a higher epoch when an INSERT
-// of its own is in doubt.
-//
-// It blocks while an older INSERT runs on the server, and kills none: a killed one
-// may have landed. ctx ends the wait.
-//
-// Errors: ErrFenced when a later epoch is there already; ErrTransient, then the
-// caller calls again.
-func (s *Sink) Fence(ctx context.Context, ledger uint16, shard int, epoch uint64) error {
+// fence makes every INSERT of an older epoch impossible on the server; see
+// Sink.Fence.
+func (s *node) fence(ctx context.Context, ledger uint16, shard int, epoch uint64) error {
 	wrap := func(err error) error {
 		return fmt.Errorf("fence shard %d of ledger %d at epoch %d: %w", shard, ledger, epoch, err)
 	}
 	there, err := s.readFence(ctx, ledger, shard)
 	if err == nil && there < epoch {
 		// Written twice after a lost answer, the row says the same.
-		_, err = s.client.exec(ctx, s.client.config.Database, fmt.Sprintf("INSERT INTO %s (ledger, shard, epoch, created) SELECT %d, %d, %d, now64(3)",
+		_, err = s.exec(ctx, s.config.Database, fmt.Sprintf("INSERT INTO %s (ledger, shard, epoch, created) SELECT %d, %d, %d, now64(3)",
 			s.name(schemas.Fence.Name), ledger, shard, epoch), plainSettings...)
 		if err == nil {
 			there, err = s.readFence(ctx, ledger, shard)
@@ -49,8 +42,8 @@ func (s *Sink) Fence(ctx context.Context, ledger uint16, shard int, epoch uint64
 }
 
 // readFence gives the highest epoch that the server knows; 0 when none.
-func (s *Sink) readFence(ctx context.Context, ledger uint16, shard int) (uint64, error) {
-	text, err := s.client.exec(ctx, s.client.config.Database, fmt.Sprintf("SELECT ifNull(max(epoch), 0) FROM %s WHERE ledger = %d AND shard = %d FORMAT TabSeparated",
+func (s *node) readFence(ctx context.Context, ledger uint16, shard int) (uint64, error) {
+	text, err := s.exec(ctx, s.config.Database, fmt.Sprintf("SELECT ifNull(max(epoch), 0) FROM %s WHERE ledger = %d AND shard = %d FORMAT TabSeparated",
 		s.name(schemas.Fence.Name), ledger, shard))
 	if err != nil {
 		return 0, err
@@ -64,7 +57,7 @@ func (s *Sink) readFence(ctx context.Context, ledger uint16, shard int) (uint64,
 
 // waitOlder returns when no INSERT of the shard with a lower epoch runs. It asks
 // by query id, where the epoch is written.
-func (s *Sink) waitOlder(ctx context.Context, ledger uint16, shard int, epoch uint64) error {
+func (s *node) waitOlder(ctx context.Context, ledger uint16, shard int, epoch uint64) error {
 	where := fmt.Sprintf("startsWith(query_id, %s) AND toUInt64OrZero(extract(query_id, '-e([0-9]+)-[0-9a-f]+$')) < %d",
 		schemas.QuoteString(queryPrefix(ledger, shard)), epoch)
 	pause := 5 * time.Millisecond
@@ -86,10 +79,10 @@ func (s *Sink) waitOlder(ctx context.Context, ledger uint16, shard int, epoch ui
 }
 
 // running counts the queries that the server runs in our database.
-func (s *Sink) running(ctx context.Context, where string) (int, error) {
+func (s *node) running(ctx context.Context, where string) (int, error) {
 	sql := "SELECT count() FROM system.processes WHERE current_database = " +
-		schemas.QuoteString(s.client.config.Database) + " AND " + where + " FORMAT TabSeparated"
-	text, err := s.client.exec(ctx, s.client.config.Database, sql)
+		schemas.QuoteString(s.config.Database) + " AND " + where + " FORMAT TabSeparated"
+	text, err := s.exec(ctx, s.config.Database, sql)
 	if err != nil {
 		return 0, err
 	}

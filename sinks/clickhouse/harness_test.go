@@ -130,7 +130,7 @@ func readyOver(t testing.TB, wire string, tables ...schemas.Table) *Sink {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := s.client.exec(context.Background(), "", "DROP DATABASE "+c.Database+" SYNC"); err != nil {
+		if _, err := s.first.exec(context.Background(), "", "DROP DATABASE "+c.Database+" SYNC"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -154,12 +154,12 @@ type target struct {
 }
 
 func newTarget(t testing.TB, s *Sink, httpURL string) target {
-	c := s.client.config
+	c := s.first.config
 	c.URL = httpURL
 	return target{s, open(t, c)}
 }
 
-func (g target) Open(t testing.TB) pipeline.Sink { return open(t, g.client.config) }
+func (g target) Open(t testing.TB) pipeline.Sink { return open(t, g.first.config) }
 
 func (g target) Parts(t testing.TB, table schemas.Table) []int64 {
 	t.Helper()
@@ -179,7 +179,7 @@ func (g target) Parts(t testing.TB, table schemas.Table) []int64 {
 // Read asks for Arrow, by another way than clickhouse-go's.
 func (g target) Read(t testing.TB, table schemas.Table) []arrow.Record {
 	t.Helper()
-	body, err := g.http.client.wire.(*httpWire).fetch(t.Context(), "SELECT "+table.ColumnNames()+" FROM "+g.name(table.Name)+" FORMAT ArrowStream")
+	body, err := g.http.first.wire.(*httpWire).fetch(t.Context(), "SELECT "+table.ColumnNames()+" FROM "+g.first.name(table.Name)+" FORMAT ArrowStream")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,11 +43,8 @@ var newerSettings = []string{
 	"input_format_max_block_size_bytes=0",
 }
 
-// Land makes one INSERT of the piece; see pipeline.Sink.
-//
-// Errors: ErrFenced, ErrTransient, ErrInDoubt; anything else is fatal and says
-// what to do. A piece without rows is landed by doing nothing.
-func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece) error {
+// land makes one INSERT of the piece; see Sink.Land.
+func (s *node) land(ctx context.Context, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece) error {
 	wrap := func(err error) error {
 		if err == nil {
 			return nil
@@ -75,7 +72,7 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 }
 
 // insert sends one fenced INSERT and says what came of it.
-func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece, extra []string) error {
+func (s *node) insert(ctx context.Context, t schemas.Table, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece, extra []string) error {
 	in := insertion{
 		id: s.queryID(batch, t.Name, piece.Partition, epoch), statement: s.statement(t, batch, epoch),
 		settings: slices.Concat(honest, insertSettings, extra), table: t, record: piece.Record, written: make(chan struct{}),
@@ -87,7 +84,7 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 		defer close(watcher)
 		s.watch(watched, in.id, in.written, cancel)
 	}()
-	out, err := s.client.wire.insert(watched, in)
+	out, err := s.wire.insert(watched, in)
 	if err == nil && out.written >= 0 && out.written < piece.Rows {
 		// Some setting or policy of the server dropped rows without an error. The probe
 		// will find a piece that is not whole, which stops the shard.
@@ -117,7 +114,7 @@ func (s *Sink) insert(ctx context.Context, t schemas.Table, batch pipeline.Batch
 // table's name and drop the SELECT, and with it the fence; its Exec wants statement
 // and rows in one string. A landing table of engine Null with a materialized view
 // works too, but the view is one more thing that an operator can drop.
-func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
+func (s *node) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) string {
 	fence := fmt.Sprintf("SELECT throwIf(ifNull(max(epoch), 0) > %d, %s) FROM %s WHERE ledger = %d AND shard = %d",
 		epoch, schemas.QuoteString(fenceMark), s.name(schemas.Fence.Name), batch.Ledger(), batch.Shard())
 	return fmt.Sprintf("INSERT INTO %s (%s) SELECT * FROM input(%s) WHERE (%s) = 0",
@@ -126,7 +123,7 @@ func (s *Sink) statement(t schemas.Table, batch pipeline.BatchID, epoch uint64) 
 
 // queryID names an INSERT for people and for queries of system.processes. Its
 // last part makes it unique, as a server refuses an id that still runs.
-func (s *Sink) queryID(batch pipeline.BatchID, table, partition string, epoch uint64) string {
+func (s *node) queryID(batch pipeline.BatchID, table, partition string, epoch uint64) string {
 	return fmt.Sprintf("%s%d-%s-%s-e%d-%s%d", queryPrefix(batch.Ledger(), batch.Shard()),
 		batch.Seq(), table, partition, epoch, s.nonce, s.serial.Add(1))
 }
@@ -151,8 +148,8 @@ var (
 // Over HTTP the server lists an INSERT only after its first 256 KiB
 // (max_query_size), or the whole body if that is shorter: until then, "not running"
 // says nothing.
-func (s *Sink) watch(ctx context.Context, id string, sent <-chan struct{}, end context.CancelCauseFunc) {
-	tick := time.NewTicker(s.client.config.WatchInterval)
+func (s *node) watch(ctx context.Context, id string, sent <-chan struct{}, end context.CancelCauseFunc) {
+	tick := time.NewTicker(s.config.WatchInterval)
 	defer tick.Stop()
 	missed, listed, heard := 0, false, time.Now()
 	for {
@@ -165,7 +162,7 @@ func (s *Sink) watch(ctx context.Context, id string, sent <-chan struct{}, end c
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && time.Since(heard) > s.client.config.LostAfter:
+		case err != nil && time.Since(heard) > s.config.LostAfter:
 			end(errLost)
 			return
 		case err != nil:
@@ -193,7 +190,7 @@ func closed(c <-chan struct{}) bool {
 }
 
 // newer gives those of newerSettings that the server has; it is asked once.
-func (s *Sink) newer(ctx context.Context) ([]string, error) {
+func (s *node) newer(ctx context.Context) ([]string, error) {
 	s.mu.Lock()
 	known := s.known
 	s.mu.Unlock()
@@ -216,13 +213,13 @@ func (s *Sink) newer(ctx context.Context) ([]string, error) {
 }
 
 // askSettings gives the names of newerSettings that the server has.
-func (s *Sink) askSettings(ctx context.Context) (map[string]bool, error) {
+func (s *node) askSettings(ctx context.Context) (map[string]bool, error) {
 	names := make([]string, len(newerSettings))
 	for i, pair := range newerSettings {
 		name, _, _ := strings.Cut(pair, "=")
 		names[i] = schemas.QuoteString(name)
 	}
-	text, err := s.client.exec(ctx, "", "SELECT name FROM system.settings WHERE name IN ("+strings.Join(names, ", ")+") FORMAT TabSeparated")
+	text, err := s.exec(ctx, "", "SELECT name FROM system.settings WHERE name IN ("+strings.Join(names, ", ")+") FORMAT TabSeparated")
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,7 +53,7 @@ func killedServer(t *testing.T, wire string) {
 	for _, w := range writers {
 		w.take()
 		w.finish()
-		total += w.landed
+		total += w.landed.Load()
 		doubts += w.doubts
 	}
 	if got := ask(t, l.sink(), "SELECT count() FROM flows"); got != strconv.FormatInt(total, 10) {
@@ -65,17 +66,25 @@ func killedServer(t *testing.T, wire string) {
 	t.Logf("%d rows, %d kills, %d INSERTs in doubt, %d starts of the server", total, kills, doubts, l.starts)
 }
 
+// revived is the target of writers: one server or several, started again when they have ended.
+type revived interface {
+	sink() *Sink
+	fence(ledger uint16, shard int, epoch uint64)
+	probe(batch pipeline.BatchID, pieces ...pipeline.PieceRef) []int64
+}
+
 // writer lands batch after batch of one shard, as an owner does.
 type writer struct {
 	t      *testing.T
-	l      *lasting
+	l      revived
 	shard  int
 	rows   int
 	epoch  uint64
 	seq    uint64
 	open   []pipeline.Piece // of the batch at seq, not known to have landed
-	landed int64
+	landed atomic.Int64
 	doubts int
+	stop   atomic.Bool
 }
 
 // take takes the shard over: fence, then probe the open batch.
@@ -106,16 +115,16 @@ func (w *writer) take() {
 func (w *writer) batch() pipeline.BatchID { return pipeline.NewBatchID(1, w.shard, w.seq) }
 
 func (w *writer) done(p pipeline.Piece) {
-	w.landed += p.Rows
+	w.landed.Add(p.Rows)
 	p.Record.Release()
 }
 
-// run lands until the server is gone.
+// run lands until the server is gone, or the test says stop.
 func (w *writer) run() {
 	s := w.l.sink()
-	for {
+	for !w.stop.Load() {
 		if len(w.open) == 0 {
-			w.next()
+			w.next(s)
 		}
 		for len(w.open) > 0 {
 			err := s.Land(w.t.Context(), w.batch(), w.epoch, w.open[0])
@@ -137,12 +146,18 @@ func (w *writer) run() {
 }
 
 // next begins a batch of three days.
-func (w *writer) next() {
+func (w *writer) next(s *Sink) {
 	w.seq++
 	for day := range 3 {
-		w.open = append(w.open, sinktest.Make(memory.DefaultAllocator, sinktest.Shape{
+		p := sinktest.Make(memory.DefaultAllocator, sinktest.Shape{
 			Table: schemas.Flows, Batch: w.batch(), Seed: w.seq, Rows: w.rows, Day: sinktest.Day.AddDate(0, 0, day),
-		}))
+		})
+		planned, err := s.Plan(w.batch(), []pipeline.Piece{p}, nil)
+		if err != nil {
+			w.t.Error(err)
+		}
+		p.Record.Release()
+		w.open = append(w.open, planned...)
 	}
 }
 

@@ -81,18 +81,20 @@ func (l *lasting) sink() *Sink {
 }
 
 // patiently does it until it is done, over deaths of the server.
-func (l *lasting) patiently(do func(s *Sink) error) {
-	l.t.Helper()
+func (l *lasting) patiently(do func(s *Sink) error) { patiently(l.t, l, do) }
+
+func patiently(t testing.TB, l interface{ sink() *Sink }, do func(s *Sink) error) {
+	t.Helper()
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if err = do(l.sink()); err == nil {
 			return
 		}
 		if !errors.Is(err, pipeline.ErrTransient) {
-			l.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	l.t.Fatal(fmt.Errorf("still after 30 s: %w", err))
+	t.Fatal(fmt.Errorf("still after 30 s: %w", err))
 }
 
 // fence and probe are the sink's, done patiently.

@@ -81,10 +81,10 @@ func TestNativeLoginIsRefused(t *testing.T) {
 			s := open(t, conf)
 			batch := pipeline.NewBatchID(1, 2, 3)
 			land := func() error {
-				s.known = map[string]bool{}
+				s.first.known = map[string]bool{}
 				return s.Land(t.Context(), batch, 1, remake(t, batch))
 			}
-			ask := func() error { s.known = nil; return s.CheckSettings(t.Context()) }
+			ask := func() error { s.first.known = nil; return s.CheckSettings(t.Context()) }
 			for name, call := range map[string]func() error{"Land": land, "Check": ask} {
 				err := call()
 				if err == nil || errors.Is(err, pipeline.ErrInDoubt) || c.class == nil && errors.Is(err, pipeline.ErrTransient) || c.class != nil && !errors.Is(err, c.class) {
@@ -102,7 +102,7 @@ func TestNativeLoginIsRefused(t *testing.T) {
 // Answers to people's questions read the same over both wires.
 func TestSameTextOverBothWires(t *testing.T) {
 	overHTTP := ready(t)
-	c := overHTTP.client.config
+	c := overHTTP.first.config
 	c.URL = urlOver(server(t), "tcp")
 	native := open(t, c)
 	for _, sql := range []string{
@@ -276,7 +276,7 @@ func TestNativeOverTLS(t *testing.T) {
 
 	c.CAFile = ""
 	strange := open(t, c)
-	strange.known = map[string]bool{}
+	strange.first.known = map[string]bool{}
 	for name, err := range map[string]error{
 		"Land":  strange.Land(t.Context(), batch, 1, p),
 		"Setup": strange.Setup(t.Context(), nil),

@@ -11,17 +11,11 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
-// Probe counts the rows of the batch that are there, for each piece, in order; see
-// pipeline.Sink. A count of 0 means that the piece is not there; that it will not
-// come any more is for Fence to say. After ErrInDoubt the order is therefore Fence
-// with a higher epoch, Probe, Land.
+// probe counts the rows of pieces that were planned for the server; see Sink.Probe.
 //
 // One question for each table, answered from the primary key: the time range and
 // the MACs of the pieces narrow it down to a few granules.
-//
-// Errors: ErrTransient. Pieces of one table whose rows could not be told apart (times overlap and MACs
-// too) are a broken invariant and refused.
-func (s *Sink) Probe(ctx context.Context, batch pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
+func (s *node) probe(ctx context.Context, batch pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
 	wrap := func(err error) error { return fmt.Errorf("probe batch %v: %w", batch, err) }
 	byTable := map[string][]int{}
 	for i, p := range pieces {
@@ -57,11 +51,11 @@ func pick(pieces []pipeline.PieceRef, places []int) []pipeline.PieceRef {
 }
 
 // probeTable counts the pieces of one table with one question.
-func (s *Sink) probeTable(ctx context.Context, t schemas.Table, batch pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
+func (s *node) probeTable(ctx context.Context, t schemas.Table, batch pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
 	if err := distinct(t, pieces); err != nil {
 		return nil, err
 	}
-	text, err := s.client.exec(ctx, s.client.config.Database, s.probeSQL(t, batch, pieces)+" FORMAT TabSeparated", "max_query_size=67108864")
+	text, err := s.exec(ctx, s.config.Database, s.probeSQL(t, batch, pieces)+" FORMAT TabSeparated", "max_query_size=67108864")
 	if err != nil {
 		return nil, classifyRead(err)
 	}
@@ -80,7 +74,7 @@ func (s *Sink) probeTable(ctx context.Context, t schemas.Table, batch pipeline.B
 
 // probeSQL counts each piece's rows. The outer condition repeats what the counts
 // ask for, so that the primary key and the partition key see it.
-func (s *Sink) probeSQL(t schemas.Table, batch pipeline.BatchID, pieces []pipeline.PieceRef) string {
+func (s *node) probeSQL(t schemas.Table, batch pipeline.BatchID, pieces []pipeline.PieceRef) string {
 	counts := make([]string, len(pieces))
 	either := make([]string, len(pieces))
 	for i, p := range pieces {

@@ -29,7 +29,7 @@ FROM numbers(2000000) SETTINGS max_insert_threads = 1, max_block_size = 2000000,
 		ref.MACs = append(ref.MACs, sinktest.MAC(batch%4*8+i))
 	}
 	all := marks(t, s, "SELECT count() FROM flows WHERE NOT ignore(time)")
-	probe := marks(t, s, s.probeSQL(schemas.Flows, batch, []pipeline.PieceRef{ref}))
+	probe := marks(t, s, s.first.probeSQL(schemas.Flows, batch, []pipeline.PieceRef{ref}))
 	t.Logf("the probe reads %d of %d granules", probe, all)
 	if all < 240 || probe > 24 {
 		t.Errorf("the probe reads %d of %d granules, want at most 24 of 244", probe, all)
@@ -39,7 +39,7 @@ FROM numbers(2000000) SETTINGS max_insert_threads = 1, max_block_size = 2000000,
 		t.Errorf("probe is %v, %v, want %d", n, err, ref.Rows)
 	}
 	ref.MACs = nil // Too many to list: the time range and the index on batch_id are left.
-	if wide := marks(t, s, s.probeSQL(schemas.Flows, batch, []pipeline.PieceRef{ref})); wide > all/2 {
+	if wide := marks(t, s, s.first.probeSQL(schemas.Flows, batch, []pipeline.PieceRef{ref})); wide > all/2 {
 		t.Errorf("without MACs the probe reads %d of %d granules", wide, all)
 	}
 	if n, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{ref}); err != nil || n[0] != ref.Rows {

@@ -87,7 +87,7 @@ func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
 		mode.Store(m)
 		for name, call := range map[string]func() error{
 			"Land":  func() error { return s.Land(t.Context(), batch, 1, p) },
-			"known": func() error { s.known = map[string]bool{}; return s.Land(t.Context(), batch, 1, p) },
+			"known": func() error { s.first.known = map[string]bool{}; return s.Land(t.Context(), batch, 1, p) },
 			"Fence": func() error { return s.Fence(t.Context(), 1, 2, 3) },
 			"Probe": func() error { _, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{p.PieceRef}); return err },
 			"Setup": func() error { return s.Setup(t.Context(), nil) },
@@ -102,7 +102,7 @@ func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
 				t.Errorf("%s: the error holds the password or the URL: %v", name, err)
 			}
 		}
-		s.known = nil
+		s.first.known = nil
 	}
 }
 
@@ -123,7 +123,7 @@ func TestTLS(t *testing.T) {
 	strange := c
 	strange.CAFile = ""
 	s := open(t, strange)
-	s.known = map[string]bool{}
+	s.first.known = map[string]bool{}
 	batch := pipeline.NewBatchID(1, 2, 3)
 	for name, err := range map[string]error{
 		"Land":  s.Land(t.Context(), batch, 1, remake(t, batch)),

@@ -13,32 +13,44 @@ import (
 )
 
 // Setup creates the database, the sink's tables and the views, adds columns that
-// are missing, and brings comments and durability settings up to date. Run twice,
-// the second run changes nothing. Views are created again each time, so that they
-// show new columns.
+// are missing, and brings comments and durability settings up to date, on every
+// server. Run twice, the second run changes nothing. Views are created again each
+// time, so that they show new columns.
 //
 // Errors: everything at once that cannot be mended without losing data (another
 // engine, key or column type), with table, column, want and have; then nothing was
-// changed in any table that existed. ErrTransient when the server is not there.
+// changed in any table that existed. ErrTransient when a server is not there.
 func (s *Sink) Setup(ctx context.Context, views []schemas.View) error {
-	wrap := func(err error) error {
-		return fmt.Errorf("set up database %q: %w", s.client.config.Database, err)
-	}
-	if err := s.createDatabase(ctx); err != nil {
-		return wrap(err)
-	}
-	have, err := s.existing(ctx)
-	if err != nil {
-		return wrap(classifyRead(err))
-	}
-	statements, err := s.plan(have, views)
-	if err != nil {
-		return wrap(err)
-	}
-	for _, sql := range statements {
-		if _, err := s.client.exec(ctx, s.client.config.Database, sql); err != nil {
-			return wrap(classifyRead(err))
+	wrap := func(err error) error { return fmt.Errorf("set up database %q: %w", s.config.Database, err) }
+	plans, lacks := make([][]string, len(s.nodes)), make([]error, len(s.nodes))
+	err := s.each(func(i int, n *node) error {
+		if err := n.createDatabase(ctx); err != nil {
+			return err
 		}
+		have, err := n.existing(ctx)
+		if err != nil {
+			return classifyRead(err)
+		}
+		visible := views
+		if lacks[i] = n.lacksDistributed(have); lacks[i] != nil {
+			visible = nil // There is nothing yet that a view could show.
+		}
+		plans[i], err = n.plan(have, visible)
+		return err
+	})
+	if err != nil {
+		return wrap(err)
+	}
+	err = s.each(func(i int, n *node) error {
+		for _, sql := range plans[i] {
+			if _, err := n.exec(ctx, s.config.Database, sql); err != nil {
+				return classifyRead(err)
+			}
+		}
+		return lacks[i]
+	})
+	if err != nil {
+		return wrap(err)
 	}
 	return nil
 }
@@ -46,15 +58,15 @@ func (s *Sink) Setup(ctx context.Context, views []schemas.View) error {
 // createDatabase makes the database where it is missing. Atomic is named because
 // the default of the embedded server has no atomic rename and no replacing of
 // views.
-func (s *Sink) createDatabase(ctx context.Context) error {
-	name := s.client.config.Database
-	text, err := s.client.exec(ctx, "", "SELECT engine FROM system.databases WHERE name = "+schemas.QuoteString(name)+" FORMAT TabSeparatedRaw")
+func (s *node) createDatabase(ctx context.Context) error {
+	name := s.config.Database
+	text, err := s.exec(ctx, "", "SELECT engine FROM system.databases WHERE name = "+schemas.QuoteString(name)+" FORMAT TabSeparatedRaw")
 	if err != nil {
 		return classifyRead(err)
 	}
 	switch engine := string(bytes.TrimSpace([]byte(text))); engine {
 	case "":
-		if _, err := s.client.exec(ctx, "", "CREATE DATABASE IF NOT EXISTS "+schemas.QuoteName(name)+" ENGINE = Atomic"); err != nil {
+		if _, err := s.exec(ctx, "", "CREATE DATABASE IF NOT EXISTS "+schemas.QuoteName(name)+" ENGINE = Atomic"); err != nil {
 			return classifyRead(err)
 		}
 		return nil
@@ -66,32 +78,34 @@ func (s *Sink) createDatabase(ctx context.Context) error {
 }
 
 // plan gives the statements that Setup runs.
-func (s *Sink) plan(have map[string]schemas.Existing, views []schemas.View) ([]string, error) {
+func (s *node) plan(have map[string]schemas.Existing, views []schemas.View) ([]string, error) {
 	var statements []string
 	var faults []error
 	for _, name := range s.order {
-		t := s.tables[name]
+		t := s.local(name)
 		var sql []string
 		var err error
-		if old, there := have[name]; there {
-			sql, err = t.MigrateSQL(s.client.config.Database, old)
+		if old, there := have[t.Name]; there {
+			sql, err = t.MigrateSQL(s.config.Database, old)
 		} else {
 			var create string
-			create, err = t.CreateSQL(s.client.config.Database)
+			create, err = t.CreateSQL(s.config.Database)
 			sql = []string{create}
 		}
 		statements, faults = append(statements, sql...), append(faults, err)
 	}
+	sql, err := s.planDistributed(have)
+	statements, faults = append(statements, sql...), append(faults, err)
 	for _, v := range views {
-		sql, err := v.CreateSQL(s.client.config.Database)
+		sql, err := v.CreateSQL(s.config.Database)
 		statements, faults = append(statements, sql), append(faults, err)
 	}
 	return statements, errors.Join(faults...)
 }
 
 // existing describes the tables of ours that the database has.
-func (s *Sink) existing(ctx context.Context) (map[string]schemas.Existing, error) {
-	database := schemas.QuoteString(s.client.config.Database)
+func (s *node) existing(ctx context.Context) (map[string]schemas.Existing, error) {
+	database := schemas.QuoteString(s.config.Database)
 	type tableRow struct {
 		Name, Engine, Comment string
 		EngineFull            string `json:"engine_full"`
@@ -104,7 +118,7 @@ func (s *Sink) existing(ctx context.Context) (map[string]schemas.Existing, error
 	}
 	have := map[string]schemas.Existing{}
 	for _, t := range tables {
-		if slices.Contains(s.order, t.Name) {
+		if slices.Contains(s.order, s.knownAs(t.Name)) {
 			have[t.Name] = schemas.Existing{
 				Engine: t.Engine, EngineFull: t.EngineFull, PartitionKey: t.PartitionKey, SortingKey: t.SortingKey, Comment: t.Comment,
 			}

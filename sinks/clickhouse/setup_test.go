@@ -28,11 +28,11 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 		if err := s.Setup(t.Context(), views); err != nil {
 			t.Fatal(err)
 		}
-		have, err := s.existing(t.Context())
+		have, err := s.first.existing(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		statements, err := s.plan(have, nil)
+		statements, err := s.first.plan(have, nil)
 		if err != nil || len(statements) > 0 {
 			t.Fatalf("after round %d it would run %q, %v", round, statements, err)
 		}
@@ -111,7 +111,7 @@ func TestSetupRefusesOtherTables(t *testing.T) {
 	if got := ask(t, s, "SELECT count() FROM system.columns WHERE database = currentDatabase() AND table = 'quarantine' AND name = 'detail'"); got != "0" {
 		t.Error("a table was changed although another was refused")
 	}
-	c := s.client.config
+	c := s.first.config
 	c.Database = "default"
 	if err := open(t, c).Setup(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "want Atomic") {
 		t.Errorf("set-up in a database of another engine: %v", err)
@@ -166,7 +166,7 @@ func TestRegisterLedgersAtOnce(t *testing.T) {
 		wg.Go(func() {
 			other := s
 			if i%2 == 0 {
-				other = open(t, s.client.config)
+				other = open(t, s.first.config)
 			}
 			ids[i], errs[i] = other.RegisterLedger(t.Context(), fmt.Sprintf("ledger %d", i/2), 4, false)
 		})

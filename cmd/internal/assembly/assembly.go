@@ -167,16 +167,14 @@ func (p *Pipeline) Close() {
 
 // OpenSink gives the sink for every table that the pipeline writes.
 func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
-	password, err := cfg.ClickHouse.Password.Resolve()
+	c, err := cfg.ClickHouse.Target()
 	if err != nil {
-		return nil, fmt.Errorf("clickhouse.password: %w", err)
+		return nil, err
 	}
 	tables := []schemas.Table{cfg.FlowTable(), schemas.Quarantine}
 	for _, w := range cfg.Windows {
 		tables = append(tables, w.Table())
 	}
-	c := clickhouse.DefaultConfig()
-	c.URL, c.Database, c.User, c.Password = cfg.ClickHouse.URL, cfg.ClickHouse.Database, cfg.ClickHouse.User, password
 	return clickhouse.New(c, tables)
 }
 

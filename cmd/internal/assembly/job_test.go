@@ -56,6 +56,12 @@ type world struct {
 func newWorld(t *testing.T, extra string) *world {
 	t.Helper()
 	url, _ := localtest.StartClickHouse(t)
+	return newWorldOn(t, url, "url: "+url, extra)
+}
+
+// newWorldOn is newWorld with a target of the test's own, which is asked at url.
+func newWorldOn(t *testing.T, url, target, extra string) *world {
+	t.Helper()
 	endpoint, account, key := localtest.StartAzurite(t)
 	w := &world{t: t, account: account}
 	var err error
@@ -81,9 +87,9 @@ eventhubs:
   - connection_string: {env: TEST_EVENTHUBS}
     hub: %s
 clickhouse:
-  url: %s
+  %s
   database: %s
-`, t.TempDir()+"/state", account, endpoint, account, vnetLogs, nsgLogs, hubName, url, database) + extra
+`, t.TempDir()+"/state", account, endpoint, account, vnetLogs, nsgLogs, hubName, target, database) + extra
 	for _, c := range []string{vnetLogs, nsgLogs} {
 		if err := w.blobs.EnsureContainer(t.Context(), c); err != nil {
 			t.Fatal(err)

@@ -19,7 +19,6 @@ import (
 	"github.com/millrace/millrace/operators/enrich"
 	"github.com/millrace/millrace/operators/filter"
 	"github.com/millrace/millrace/operators/window"
-	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
 // Config is one pipeline.
@@ -86,23 +85,6 @@ type Sweeper struct {
 	// Discover is the time between two walks over the folders, which find network
 	// interfaces that no notification told of. Default 1h, at least interval.
 	Discover time.Duration `yaml:"discover"`
-}
-
-// ClickHouse is where rows land.
-type ClickHouse struct {
-	// URL of the server: http://host:8123 or https://host:8443; native TCP is
-	// tcp://host:9000 or tls://host:9440 (clickhouse://host:9000, with ?secure=true for
-	// TLS, means the same). Required, without user and password.
-	URL string `yaml:"url"`
-	// Database that holds the tables; it is made if it is not there. Default millrace.
-	Database string `yaml:"database"`
-	// User who writes and reads. Default default.
-	User string `yaml:"user"`
-	// Password names the user's password. Default none.
-	Password Reference `yaml:"password"`
-	// AllowNonEmpty lets a new ledger begin on tables that hold rows of others. Default
-	// false.
-	AllowNonEmpty bool `yaml:"allow_non_empty"`
 }
 
 // Default gives the defaults.
@@ -174,9 +156,7 @@ func (c Config) Validate() error {
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Interval >= time.Second, "sweeper.interval", "%v: want at least 1s, or 0s for no sweeper", c.Sweeper.Interval)
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	c.Ledger.check(check)
-	err = clickhouse.CheckURL(c.ClickHouse.URL)
-	check(err == nil, "clickhouse.url", "%v", err)
-	check(c.ClickHouse.Database != "", "clickhouse.database", "missing")
+	c.ClickHouse.check(check, c.Shards)
 	faults = append(faults, window.Validate(c.Windows), filter.Validate(c.Filters), c.checkEnriched())
 	return errors.Join(faults...)
 }
