@@ -171,28 +171,16 @@ func (s *Source) discover(ctx context.Context, c *state, now time.Time) error {
 		first = t
 	}
 	seen := map[string]bool{}
-	folders := 0
-	open := []string{c.Prefix}
-	for len(open) > 0 {
-		at := open[len(open)-1]
-		open = open[:len(open)-1]
-		err := s.pages(ctx, c, at, "/", nil, func(folder string) {
-			switch {
-			case isYear(folder):
-				seen[strings.TrimSuffix(folder, lastSegment(folder)+"/")] = true
-			case folders < MaxFolders && strings.Count(folder, "/") <= MaxDepth:
-				folders++
-				open = append(open, folder)
-			}
-		})
-		if err != nil {
-			return err
+	folders, err := walk(c.Prefix, func(at string, folder func(string)) error {
+		return s.pages(ctx, c, at, "/", nil, folder)
+	}, func(prefix string) {
+		seen[prefix] = true
+		if c.roots[prefix] == nil {
+			c.roots[prefix] = &root{prefix: prefix, next: first}
 		}
-		for prefix := range seen {
-			if c.roots[prefix] == nil {
-				c.roots[prefix] = &root{prefix: prefix, next: first}
-			}
-		}
+	})
+	if err != nil {
+		return err
 	}
 	for prefix := range c.roots {
 		if !seen[prefix] {
@@ -201,9 +189,36 @@ func (s *Source) discover(ctx context.Context, c *state, now time.Time) error {
 	}
 	c.discovered = now
 	if folders == MaxFolders {
-		return fmt.Errorf("walk container %q of account %q: more than %d folders; set a prefix", c.Container.Container, c.Account, MaxFolders)
+		return c.tooMany()
 	}
 	return nil
+}
+
+func (c Container) tooMany() error {
+	return fmt.Errorf("walk container %q of account %q: more than %d folders; set a prefix", c.Container, c.Account, MaxFolders)
+}
+
+// walk goes down the folders below prefix, and gives to found what stands above
+// folders of years. It gives the number of folders it went into, at most MaxFolders.
+func walk(prefix string, list func(at string, folder func(string)) error, found func(prefix string)) (folders int, err error) {
+	open := []string{prefix}
+	for len(open) > 0 {
+		at := open[len(open)-1]
+		open = open[:len(open)-1]
+		err := list(at, func(folder string) {
+			switch {
+			case isYear(folder):
+				found(strings.TrimSuffix(folder, lastSegment(folder)+"/"))
+			case folders < MaxFolders && strings.Count(folder, "/") <= MaxDepth:
+				folders++
+				open = append(open, folder)
+			}
+		})
+		if err != nil {
+			return folders, err
+		}
+	}
+	return folders, nil
 }
 
 // listRoot lists the hours that are not settled, whole days at once where all
@@ -259,21 +274,27 @@ func (s *Source) listHours(ctx context.Context, c *state, prefix string, now tim
 	return err
 }
 
-// pages calls the lister until the last page.
 func (s *Source) pages(ctx context.Context, c *state, prefix, delimiter string,
 	blob func(string, int64, string), folder func(string),
 ) error {
+	return pages(ctx, s.lister, c.Container, &s.count.pages, prefix, delimiter, blob, folder)
+}
+
+// pages calls the lister until the last page.
+func pages(ctx context.Context, lister Lister, c Container, count *atomic.Int64, prefix, delimiter string,
+	blob func(string, int64, string), folder func(string),
+) error {
 	for marker := ""; ; {
-		next, err := s.lister.ListPage(ctx, c.Account, c.Container.Container, prefix, delimiter, marker, blob, folder)
+		next, err := lister.ListPage(ctx, c.Account, c.Container, prefix, delimiter, marker, blob, folder)
 		if err != nil {
 			return err
 		}
-		s.count.pages.Add(1)
+		count.Add(1)
 		if next == "" {
 			return nil
 		}
 		if next == marker {
-			return fmt.Errorf("list container %q of account %q: the marker of the next page does not move", c.Container.Container, c.Account)
+			return fmt.Errorf("list container %q of account %q: the marker of the next page does not move", c.Container, c.Account)
 		}
 		marker = next
 	}
