@@ -63,6 +63,16 @@ type Announcement struct {
 	ContentLength int64     // bytes including the footer; -1 when unknown
 	Sequencer     string    // orders announcements of one blob; may be empty
 	EventTime     time.Time // when the store says it happened; may be zero
+	// From is where reading begins when the shard knows nothing of the blob: behind
+	// what another ledger landed of it. Nil: at the beginning.
+	From *Progress
+}
+
+// Progress is how far a blob has landed.
+type Progress struct {
+	Generation uint32
+	End        int64  // bytes
+	Tail       string // last bytes (at most 16) before End, hex; empty: they are not compared
 }
 
 // Delivery is one message of a source with the announcements found in it.

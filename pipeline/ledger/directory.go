@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,10 +21,12 @@ type Directory struct {
 	root string
 	lock *os.File
 
-	mu     sync.Mutex
-	known  map[string]bool // folders that exist
-	serial int             // of temporary files
+	mu    sync.Mutex
+	known map[string]bool // folders that exist
 }
+
+// serial numbers the temporary files of this process: a folder may be open twice.
+var serial atomic.Int64
 
 // OpenDirectory opens the folder, makes it if need be (mode 0700), and locks it.
 //
@@ -55,8 +58,32 @@ func OpenDirectory(root string) (*Directory, error) {
 	return d, nil
 }
 
+// ViewDirectory gives the folder to whoever reads a ledger that another process may
+// own: it takes no lock.
+func ViewDirectory(root string) *Directory {
+	return &Directory{root: root, known: map[string]bool{root: true}}
+}
+
 // Close gives the lock back.
-func (d *Directory) Close() error { return d.lock.Close() }
+func (d *Directory) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	return d.lock.Close()
+}
+
+// Exclude implements Excluder with an OS lock on a file of its own.
+func (d *Directory) Exclude(context.Context) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(d.root, "claim.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock ledger: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock ledger: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
 
 // sweepTemporary removes what a killed process left half written. A folder below
 // that has a lock is a ledger of its own, and perhaps in use.
@@ -133,8 +160,7 @@ func (d *Directory) prepare(folder string) (string, error) {
 		}
 		d.known[folder] = true
 	}
-	d.serial++
-	return filepath.Join(folder, fmt.Sprintf("%d.tmp", d.serial)), nil
+	return filepath.Join(folder, fmt.Sprintf("%d-%d.tmp", os.Getpid(), serial.Add(1))), nil
 }
 
 func writeSynced(path string, data []byte) error {

@@ -102,6 +102,9 @@ func openFolder(ctx context.Context, store Store, fresh Info, register Register,
 	if err := l.open(ctx, fresh, register, resharding); err != nil {
 		return nil, err
 	}
+	if err := l.respectClaim(ctx); err != nil {
+		return nil, err
+	}
 	var e epochObject
 	if err := l.get(ctx, "epoch", "epoch", &e); err != nil && !errors.Is(err, ErrNotExist) {
 		return nil, err
@@ -213,13 +216,13 @@ func object(shard int, kind string, seq uint64) string {
 }
 
 // WriteManifest makes a batch's intent durable. The creator of a sequence number
-// wins: ErrExists says that another owner was first.
+// wins: ErrExists says that another owner was first. ErrClaimed: see Claim.
 func (l *Ledger) WriteManifest(ctx context.Context, m pipeline.Manifest) error {
 	data, err := encode("manifest", m)
 	if err != nil {
 		return err
 	}
-	return l.store.Create(ctx, object(m.Shard, "m", m.Seq), data)
+	return l.createManifest(ctx, m, data)
 }
 
 // WriteHead makes it durable that every batch up to doneSeq has landed.

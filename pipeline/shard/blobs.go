@@ -61,6 +61,9 @@ func (c *Core) announced(e Announced) {
 	b := c.blobs[id]
 	if b == nil {
 		b = &blobState{id: id, position: ledger.Position{Blob: id}}
+		if from := e.Announcement.From; from != nil {
+			b.position.Generation, b.position.End, b.position.Tail = from.Generation, from.End, from.Tail
+		}
 		c.blobs[id] = b
 	}
 	length := e.Announcement.ContentLength
@@ -87,12 +90,20 @@ func (c *Core) announced(e Announced) {
 // outside says why a blob is not read at all, or "".
 func (c *Core) outside(id pipeline.BlobID) string {
 	hour, ok := id.Hour()
-	switch {
-	case !ok:
+	if !ok {
 		return ""
-	case hour.Add(time.Hour).Before(c.cfg.Start) || hour.Add(time.Hour).Equal(c.cfg.Start):
+	}
+	return Outside(hour, c.cfg.Start, c.now, c.cfg.KeepOffsets)
+}
+
+// Outside says why the blobs of an hour are not read by a shard that began at
+// start and keeps offsets for so long, or "". What is outside stays so, as the
+// clock of a core never goes back.
+func Outside(hour, start, now time.Time, keep time.Duration) string {
+	switch {
+	case !hour.Add(time.Hour).After(start):
 		return IgnoredBeforeStart
-	case hour.Before(c.now.Add(-c.cfg.KeepOffsets)):
+	case hour.Before(now.Add(-keep)):
 		return IgnoredTooOld
 	}
 	return ""
@@ -138,6 +149,15 @@ func (c *Core) startFetches() {
 	for len(c.ready) > 0 && len(c.fetches) < c.cfg.MaxFetches {
 		b := c.ready[0]
 		c.ready = c.ready[1:]
+		if reason := c.outside(b.id); reason != "" {
+			// It waited until its hour was too old: others may read it by now.
+			b.queued, b.wanted = false, false
+			c.stream(b.id).pending--
+			c.do(Ignore{Blob: b.id, Reason: reason})
+			c.ackBehind(b, b.acks)
+			b.acks = nil
+			continue
+		}
 		b.queued, b.reading, b.wanted = false, true, false
 		c.nextJob++
 		c.fetches[c.nextJob] = &fetch{blob: b, acks: b.acks}
@@ -265,6 +285,10 @@ func (c *Core) positions() []ledger.Position {
 	var ps []ledger.Position
 	for id, b := range c.blobs {
 		if hour, ok := id.Hour(); ok && hour.Before(old) && !b.queued && !b.reading {
+			delete(c.blobs, id)
+			continue
+		}
+		if c.cfg.Once && !b.queued && !b.reading && b.lastSeq <= c.durable {
 			delete(c.blobs, id)
 			continue
 		}

@@ -41,8 +41,11 @@ type Config struct {
 	BaseBatches uint64        // ... or this many batches
 	BaseBytes   int64         // ... or this much input: what a restart reads again at most
 	KeepOffsets time.Duration // positions are kept so long behind their blob's hour
-	RetryMin    time.Duration // first wait after a transient error, doubled each time
-	RetryMax    time.Duration
+	// Once says that no blob is announced again once it has landed: its position is
+	// kept no longer than that.
+	Once     bool
+	RetryMin time.Duration // first wait after a transient error, doubled each time
+	RetryMax time.Duration
 }
 
 // DefaultConfig gives the defaults of the design.
