@@ -26,6 +26,7 @@ import (
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/source/directory"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
 	"github.com/millrace/millrace/pipeline/source/listing"
 	"github.com/millrace/millrace/schemas"
@@ -37,6 +38,15 @@ type Deps struct {
 	Meter  metric.Meter
 	Tracer trace.Tracer
 	Logger *slog.Logger
+	// Now is the clock that blobs are judged by. Default time.Now.
+	Now func() time.Time
+}
+
+func (d Deps) clock() func() time.Time {
+	if d.Now == nil {
+		return time.Now
+	}
+	return d.Now
 }
 
 // Pipeline is an assembled pipeline.
@@ -45,8 +55,9 @@ type Pipeline struct {
 	Reader *blob.Reader
 	Sink   *clickhouse.Sink
 
-	directory  *ledger.Directory // nil when the caller holds the ledger
-	store      *blob.AzureStore
+	directory  *ledger.Directory    // nil when the caller holds the ledger
+	store      *blob.AzureStore     // nil where directories are read
+	files      *blob.DirectoryStore // nil where accounts are read
 	hubs       *hubSet
 	parser     atomic.Pointer[announce.Parser]
 	openHub    func(Hub) (*eventhubs.Source, error)
@@ -111,7 +122,7 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held 
 		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.Sink,
 		Transforms: p.transforms.list(),
 		Operators:  func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
-		Allocator:  memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: time.Now,
+		Allocator:  memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: deps.clock(),
 	})
 	return err
 }
@@ -145,6 +156,9 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.transforms.watch(ctx)()
 	err := p.Engine.Run(ctx)
+	if p.hubs == nil {
+		return err
+	}
 	// A soft stop acknowledges after the sources have ended.
 	return errors.Join(err, p.hubs.Flush(context.WithoutCancel(ctx)))
 }
@@ -159,6 +173,9 @@ func (p *Pipeline) Close() {
 	}
 	if p.store != nil {
 		p.store.Close()
+	}
+	if p.files != nil {
+		p.files.Close()
 	}
 	if p.directory != nil {
 		_ = p.directory.Close() // gives the lock back
@@ -185,19 +202,30 @@ func engineConfig(cfg config.Config) engine.Config {
 	if cfg.Enrich != nil {
 		c.BudgetBytes /= 2 // it is counted in text, and a row takes twice the memory
 	}
+	if len(cfg.Directories) > 0 {
+		c.Shard.KeepOffsets = forever
+	}
 	return c
 }
 
-// openStore makes the clients of the storage accounts and the reader over them.
+// openStore makes the clients of the storage accounts, or opens the directories, and
+// makes the reader over them.
 func (p *Pipeline) openStore(cfg config.Config) error {
+	if len(cfg.Directories) > 0 {
+		return p.openDirectories(cfg)
+	}
 	var err error
 	if p.store, err = Blobs(cfg); err != nil {
 		return err
 	}
+	p.Reader, err = newReader(p.store)
+	return err
+}
+
+func newReader(store blob.Store) (*blob.Reader, error) {
 	c := blob.DefaultConfig(decode.SplitRecords)
 	c.ChunkBytes, c.MaxRecordBytes = chunkBytes, maxRecordBytes
-	p.Reader, err = blob.New(c, p.store)
-	return err
+	return blob.New(c, store)
 }
 
 // Bounds of what is read at one time, in bytes. The memory budget of a pipeline,
@@ -229,6 +257,9 @@ func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, held holdi
 
 // openHubs makes the sources of the event hubs; it connects nothing.
 func (p *Pipeline) openHubs(cfg config.Config, deps Deps) error {
+	if p.files != nil {
+		return nil
+	}
 	parser, err := announce.New(announceAccounts(cfg))
 	if err != nil {
 		return err
@@ -274,8 +305,14 @@ func (p *Pipeline) hubOpeners(cfg config.Config) (map[string]func() (*eventhubs.
 	return openers, hubs, errors.Join(faults...)
 }
 
-// sources are the event hubs and the sweeper.
+// sources are the event hubs and the sweeper, or the directories.
 func (p *Pipeline) sources(cfg config.Config, deps Deps, start time.Time) ([]pipeline.Source, error) {
+	if p.files != nil {
+		s, err := directory.New(directory.Config{
+			Watch: cfg.DirectorySource.Watch, Interval: cfg.DirectorySource.Interval, Suffix: cfg.DirectorySource.Suffix, Log: deps.Logger,
+		}, p.files)
+		return []pipeline.Source{s}, err
+	}
 	var sources []pipeline.Source
 	if len(cfg.EventHubs) > 0 {
 		sources = append(sources, p.hubs)
@@ -298,15 +335,20 @@ func announceAccounts(cfg config.Config) []announce.Account {
 	return out
 }
 
-func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipeline.Source, error) {
-	var containers []listing.Container
+// containers are those of the storage accounts.
+func containers(cfg config.Config) []listing.Container {
+	var all []listing.Container
 	for _, a := range cfg.Accounts {
 		for _, c := range a.Containers {
-			containers = append(containers, listing.Container{Account: a.Name, Container: c})
+			all = append(all, listing.Container{Account: a.Name, Container: c})
 		}
 	}
-	c := listing.DefaultConfig(start, containers...)
-	c.Interval, c.Discover, c.Log = cfg.Sweeper.Interval, cfg.Sweeper.Discover, deps.Logger
+	return all
+}
+
+func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipeline.Source, error) {
+	c := listing.DefaultConfig(start, containers(cfg)...)
+	c.Interval, c.Discover, c.Log, c.Now = cfg.Sweeper.Interval, cfg.Sweeper.Discover, deps.Logger, deps.clock()
 	return listing.New(c, p.store)
 }
 

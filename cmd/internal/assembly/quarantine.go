@@ -26,7 +26,7 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 		return nil, quarantine.Deps{}, err
 	}
 	return p, quarantine.Deps{
-		Table: quarantine.NewTable(conn), Blobs: reread.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
+		Table: quarantine.NewTable(conn), Blobs: reread.Blobs{Store: p.blobs(), Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
 		State: cfg.State, Sinks: p.sinks(), Checkpoints: p.Sink, Config: engineConfig(cfg),
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are why there is something to replay.

@@ -150,7 +150,7 @@ func (c *Config) identities() []*Identity {
 type checker func(ok bool, key, format string, args ...any)
 
 func (c Config) validateAccounts(check checker) {
-	check(len(c.Accounts) > 0, "accounts", "missing: name at least one storage account")
+	check(len(c.Accounts) > 0, "accounts", "missing: name at least one storage account, or directories")
 	seen := map[string]int{}
 	for i, a := range c.Accounts {
 		key := fmt.Sprintf("accounts[%d]", i)

@@ -62,6 +62,11 @@ type Config struct {
 	EventHubs []EventHub `yaml:"eventhubs" reload:"live"`
 	// Sweeper finds what no notification told of.
 	Sweeper Sweeper `yaml:"sweeper"`
+	// Directories are read in place of accounts; the sweeper is of no matter then.
+	// Default none.
+	Directories []Directory `yaml:"directories"`
+	// DirectorySource says how directories are read.
+	DirectorySource DirectorySource `yaml:"directory_source"`
 	// ClickHouse is where rows land.
 	ClickHouse ClickHouse `yaml:"clickhouse"`
 	// Ledger says where the ledger is, if not in the folder of state.
@@ -91,10 +96,11 @@ type Sweeper struct {
 func Default() Config {
 	return Config{
 		Shards: 4, Listen: "127.0.0.1:9464", LogLevel: "info", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
-		Sweeper:    Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
-		ClickHouse: ClickHouse{Database: "millrace", User: "default"},
-		Ledger:     Ledger{Expiry: defaultExpiry},
-		Windows:    window.DefaultWindows(),
+		Sweeper:         Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
+		DirectorySource: DirectorySource{Interval: 5 * time.Second, Suffix: "/PT1H.json"},
+		ClickHouse:      ClickHouse{Database: "millrace", User: "default"},
+		Ledger:          Ledger{Expiry: defaultExpiry},
+		Windows:         window.DefaultWindows(),
 	}
 }
 
@@ -150,9 +156,13 @@ func (c Config) Validate() error {
 	check(c.MemoryBudget >= 128, "memory_budget_mib", "%d: want at least 128", c.MemoryBudget)
 	check(c.OutOfOrderness >= 0, "out_of_orderness", "%v: want 0s or more", c.OutOfOrderness)
 	c.Identity.validate("identity", check)
-	c.validateAccounts(check)
+	if len(c.Directories) > 0 {
+		c.checkDirectories(check)
+	} else {
+		c.validateAccounts(check)
+	}
 	c.validateEventHubs(check)
-	check(len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
+	check(len(c.Directories) > 0 || len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Interval >= time.Second, "sweeper.interval", "%v: want at least 1s, or 0s for no sweeper", c.Sweeper.Interval)
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	c.Ledger.check(check)
