@@ -42,7 +42,7 @@ func newDecodeProgress(stderr, stdout io.Writer, files []input) *decodeProgress 
 	return p
 }
 
-func isTerminal(w io.Writer) bool {
+func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -7,6 +7,8 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newDemoCommand(),
 		newRunCommand(),
+		newBackfillCommand(),
+		newReplayCommand(),
 		newDecodeCommand(),
 		newQuarantineCommand(),
 		newEvidenceCommand(),
