@@ -53,7 +53,12 @@ func Claim(ctx context.Context, store Store, before time.Time, look func() error
 	return look()
 }
 
+// claimed gives the end of the hours that were given away. Where the owner cannot be
+// kept out none are.
 func (l *Ledger) claimed(ctx context.Context) (time.Time, error) {
+	if _, ok := l.store.(Excluder); !ok {
+		return time.Time{}, nil
+	}
 	var c claimObject
 	err := l.get(ctx, claimName, claimName, &c)
 	if errors.Is(err, ErrNotExist) {

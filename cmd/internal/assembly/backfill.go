@@ -73,36 +73,47 @@ func (p *Pipeline) Skipped() map[string]int {
 
 func openBackfill(cfg config.Config, deps Deps, open func(p *Pipeline, d *backfill.Deps) error) (*Pipeline, backfill.Deps, error) {
 	p := &Pipeline{}
+	d, err := p.backfillDeps(cfg, deps)
+	if err == nil {
+		err = open(p, &d)
+	}
+	if err != nil {
+		p.Close()
+		return nil, d, err
+	}
+	d.Reader = p.Reader
+	return p, d, nil
+}
+
+// backfillDeps are those that do not depend on where blobs are read from.
+func (p *Pipeline) backfillDeps(cfg config.Config, deps Deps) (backfill.Deps, error) {
 	d := backfill.Deps{
 		State: cfg.State, KeepOffsets: engineConfig(cfg).Shard.KeepOffsets, Shards: cfg.Shards, Config: engineConfig(cfg),
-		IsLive:    isLive(cfg),
-		Prepare:   func(ctx context.Context) error { return p.prepareBackfill(ctx, cfg, deps) },
+		IsLive:  isLive(cfg),
+		Prepare: func(ctx context.Context) error { return p.prepareBackfill(ctx, cfg, deps) },
+		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
+			// The rows of the live pipeline are those that it adds to.
+			return p.Sink.RegisterLedger(ctx, name, shards, true)
+		},
 		Operators: func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
 		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: deps.clock(),
 	}
-	if err := open(p, &d); err != nil {
-		p.Close()
-		return nil, d, err
+	if cfg.Ledger.Azure != nil {
+		return d, fmt.Errorf("the ledger of this pipeline is in a shared %s: backfill and replay work beside a ledger in a folder only, as they have to keep its owner from hours that they land", cfg.LedgerPlace())
 	}
 	var err error
-	if d.Start, err = cfg.StartTime(d.Now().UTC()); err == nil {
-		p.Sink, err = OpenSink(cfg)
+	if d.Start, err = cfg.StartTime(d.Now().UTC()); err != nil {
+		return d, fmt.Errorf("start: %w", err)
 	}
-	if err != nil {
-		p.Close()
-		return nil, d, err
+	if p.Sink, err = OpenSink(cfg); err != nil {
+		return d, err
 	}
 	conn, err := p.Sink.Conn()
 	if err != nil {
-		p.Close()
-		return nil, d, err
+		return d, err
 	}
-	d.Table, d.Reader, d.Sinks, d.Checkpoints = backfill.NewTable(conn), p.Reader, p.sinks(), p.Sink
-	d.Register = func(ctx context.Context, name string, shards int) (uint16, error) {
-		// The rows of the live pipeline are those that it adds to.
-		return p.Sink.RegisterLedger(ctx, name, shards, true)
-	}
-	return p, d, nil
+	d.Table, d.Sinks, d.Checkpoints = backfill.NewTable(conn), p.sinks(), p.Sink
+	return d, nil
 }
 
 // prepareBackfill brings the target up to date, and makes the live pipeline's ledger
@@ -118,7 +129,7 @@ func (p *Pipeline) prepareBackfill(ctx context.Context, cfg config.Config, deps 
 	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
 		return err
 	}
-	_, err = p.openLedger(ctx, cfg)
+	_, err = p.openLedger(ctx, cfg, nil)
 	err = errors.Join(err, p.directory.Close())
 	p.directory = nil
 	return err
