@@ -75,3 +75,17 @@ func TestClaim(t *testing.T) {
 		t.Errorf("the next owner starts at %v, %v", again.Info().Start, err)
 	}
 }
+
+// A folder that is spelled as people do is the same folder.
+func TestRootAsTyped(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, root := range []string{"./state", "state/", "./state/../state//"} {
+		d, err := ledger.OpenDirectory(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(d.Put(t.Context(), "name", nil), d.Put(t.Context(), "000/head", nil), d.Close()); err != nil {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
+}

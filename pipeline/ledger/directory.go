@@ -32,6 +32,7 @@ var serial atomic.Int64
 //
 // Errors: the folder is locked by another process, or others may write to it.
 func OpenDirectory(root string) (*Directory, error) {
+	root = filepath.Clean(root) // as filepath.Dir gives it: ./state is state
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
