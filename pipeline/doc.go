@@ -66,8 +66,16 @@
 // quarantined ranges again and lands what is good now through an engine and a ledger
 // of its own, so the same argument holds for it; see cmd/internal/quarantine.
 //
+// Blobs of the past land through `millrace backfill` and `millrace replay`, again with
+// an engine and ledgers of their own. An hour is the live pipeline's or theirs, never
+// both's: the live one reads no hour before its start or behind its age limit, and a
+// claim in its ledger makes it refuse manifests with bytes of hours that were given
+// away, should a read have begun before. What each ledger has landed stands in the
+// target's table of batches; reading goes on behind it. See cmd/internal/backfill.
+//
 // # Ledger layout
 //
+//	claim                      hours given to a backfill: no manifest has bytes of them
 //	info, name, epoch          what the ledger is; the epoch rises at every start
 //	owner                      of a shared ledger: who, since which epoch
 //	SSS/m/NNNNNNNNNNN          manifest of batch N of shard S; carries "done through"

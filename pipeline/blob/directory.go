@@ -47,6 +47,7 @@ const (
 	SkippedSpecial = "special" // no regular file: a device, a pipe, a socket
 	SkippedName    = "name"    // a name that no blob can have
 	SkippedPlace   = "place"   // not below account and container
+	SkippedGzip    = "gzip"    // ends with .gz: what has landed is told by offsets in the plain text
 )
 
 // maxSkipped bounds the names that are remembered of each kind.
@@ -259,6 +260,8 @@ func (s *DirectoryStore) walk(ctx context.Context, root *os.Root, at string, dee
 			s.skip(SkippedLink, name)
 		case !validSegment(e.Name()):
 			s.skip(SkippedName, name)
+		case mode.IsRegular() && strings.HasSuffix(e.Name(), ".gz"):
+			s.skip(SkippedGzip, name)
 		case mode.IsDir() && deep:
 			if err := s.walk(ctx, root, name, true, visit); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

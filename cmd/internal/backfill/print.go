@@ -75,6 +75,7 @@ func (p Printer) Estimate(e Estimate, border Border, skipped map[string]int) err
 
 var skips = map[string]string{
 	"link": "they are links", "special": "they are devices, pipes or sockets", "name": "no blob can have such a name",
+	"gzip":  "they are compressed: unpack them first",
 	"place": "they are not below folders of account and container: give --account and --container",
 }
 

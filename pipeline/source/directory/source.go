@@ -29,6 +29,8 @@ import (
 // Tree names files. pipeline/blob's DirectoryStore is one.
 type Tree interface {
 	Walk(ctx context.Context, visit func(id pipeline.BlobID, size int64, version string)) error
+	// Skipped counts the files that Walk passed over, by why.
+	Skipped() map[string]int
 }
 
 // MaxFiles bounds the files of all trees of a source: about 400 bytes are kept of
@@ -43,7 +45,8 @@ type Config struct {
 	Interval time.Duration
 	// Suffix is what names of flow logs end with. Default /PT1H.json.
 	Suffix string
-	// Log gets one line when a pass went wrong. Default: none.
+	// Log gets a line when a pass went wrong, or passed over further files. Default:
+	// none.
 	Log *slog.Logger
 }
 
@@ -61,6 +64,8 @@ type Source struct {
 	tree  Tree
 	known map[xxh3.Uint128]seen // of the watched
 	walks int
+	// skipped is what was logged of the files that are passed over.
+	skipped map[string]int
 }
 
 // seen is a file as it was announced last.
@@ -161,6 +166,20 @@ func (s *Source) pass(ctx context.Context, emit func(context.Context, pipeline.D
 	return nil
 }
 
+// tell logs what is passed over when it is more than before.
+func (s *Source) tell() {
+	now := s.tree.Skipped()
+	if maps.Equal(now, s.skipped) {
+		return
+	}
+	s.skipped = now
+	var counts []any
+	for _, why := range slices.Sorted(maps.Keys(now)) {
+		counts = append(counts, slog.Int(why, now[why]))
+	}
+	s.cfg.Log.Warn("files of the directories are passed over", counts...)
+}
+
 // news gives what is to be announced, sorted by hour and name: so the windows of the
 // past close in order.
 func (s *Source) news(ctx context.Context) ([]file, error) {
@@ -189,6 +208,7 @@ func (s *Source) news(ctx context.Context) ([]file, error) {
 	if err != nil {
 		return nil, walkError{err}
 	}
+	s.tell()
 	maps.DeleteFunc(s.known, func(_ xxh3.Uint128, was seen) bool { return was.walk < s.walks })
 	if count > MaxFiles {
 		return nil, fmt.Errorf("directory: more than %d files: land older ones with millrace replay, which has no such limit", MaxFiles)

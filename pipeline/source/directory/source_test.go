@@ -1,9 +1,11 @@
 package directory_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +26,7 @@ type files struct {
 	mu    sync.Mutex
 	sizes map[string]int64
 	touch int
+	gzip  int
 	err   error
 }
 
@@ -41,6 +44,12 @@ func (f *files) Walk(_ context.Context, visit func(id pipeline.BlobID, size int6
 		visit(pipeline.BlobID{Account: "a", Container: "c", Path: name}, size, fmt.Sprint(size, strings.Contains(name, "touched") && f.touch > 0, f.touch*strings.Count(name, "touched")))
 	}
 	return f.err
+}
+
+func (f *files) Skipped() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return map[string]int{"gzip": f.gzip, "link": 1}
 }
 
 // heard keeps what was announced.
@@ -172,6 +181,23 @@ type treeFunc func(visit func(pipeline.BlobID, int64, string))
 func (f treeFunc) Walk(_ context.Context, visit func(pipeline.BlobID, int64, string)) error {
 	f(visit)
 	return nil
+}
+
+func (treeFunc) Skipped() map[string]int { return nil }
+
+// What is passed over is said once, and again when it is more.
+func TestSaysWhatItPassesOver(t *testing.T) {
+	var log bytes.Buffer
+	tree := &files{sizes: map[string]int64{}}
+	s := newSource(t, directory.Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, tree)
+	for _, tree.gzip = range []int{3, 3, 4} {
+		if err := s.Run(t.Context(), new(heard).emit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "passed over") != 2 || !strings.Contains(text, "gzip=3 link=1\n") || !strings.Contains(text, "gzip=4 link=1\n") {
+		t.Errorf("it said:\n%s", text)
+	}
 }
 
 func TestConfiguration(t *testing.T) {
