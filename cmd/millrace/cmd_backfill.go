@@ -216,7 +216,7 @@ type backfillRun struct {
 }
 
 func (r backfillRun) all(ctx context.Context, skipped func() map[string]int) error {
-	line := newStatusLine(r.cmd.ErrOrStderr())
+	line := newProgressLine(r.cmd.ErrOrStderr())
 	e, err := r.b.Estimate(ctx, func(t backfill.Tally) {
 		line.show(func() string { return fmt.Sprintf("listing: %d blobs to land so far", t.Blobs[backfill.Todo]) })
 	})
@@ -267,9 +267,9 @@ func (r backfillRun) agreed() bool {
 	return answer == "y" || answer == "yes"
 }
 
-// statusLine is a line that is rewritten on a terminal, and a plain one now and then
+// progressLine is a line that is rewritten on a terminal, and a plain one now and then
 // elsewhere.
-type statusLine struct {
+type progressLine struct {
 	out      io.Writer
 	terminal bool
 	every    time.Duration
@@ -277,15 +277,15 @@ type statusLine struct {
 	shown    bool
 }
 
-func newStatusLine(out io.Writer) *statusLine {
-	l := &statusLine{out: out, terminal: isTerminal(out), every: 10 * time.Second, last: time.Now()}
+func newProgressLine(out io.Writer) *progressLine {
+	l := &progressLine{out: out, terminal: isTerminal(out), every: 10 * time.Second, last: time.Now()}
 	if l.terminal {
 		l.every = 200 * time.Millisecond
 	}
 	return l
 }
 
-func (l *statusLine) show(text func() string) {
+func (l *progressLine) show(text func() string) {
 	now := time.Now()
 	if now.Sub(l.last) < l.every {
 		return
@@ -299,7 +299,7 @@ func (l *statusLine) show(text func() string) {
 	fmt.Fprintln(l.out, text())
 }
 
-func (l *statusLine) clear() {
+func (l *progressLine) clear() {
 	if l.shown {
 		fmt.Fprint(l.out, "\r\x1b[K")
 		l.shown = false

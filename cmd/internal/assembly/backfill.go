@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
+	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/source/listing"
 )
@@ -95,8 +96,9 @@ func (p *Pipeline) backfillDeps(cfg config.Config, deps Deps) (backfill.Deps, er
 			// The rows of the live pipeline are those that it adds to.
 			return p.Sink.RegisterLedger(ctx, name, shards, true)
 		},
-		Operators: func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
-		Allocator: memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: deps.clock(),
+		Transforms: func() ([]engine.Transforms, error) { return listTransforms(cfg, deps) },
+		Operators:  func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
+		Allocator:  memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: deps.clock(),
 	}
 	if cfg.Ledger.Azure != nil {
 		return d, fmt.Errorf("the ledger of this pipeline is in a shared %s: backfill and replay work beside a ledger in a folder only, as they have to keep its owner from hours that they land", cfg.LedgerPlace())

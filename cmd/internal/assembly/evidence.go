@@ -17,5 +17,5 @@ func OpenEvidence(cfg config.Config) (*Pipeline, evidence.Deps, error) {
 		p.Close()
 		return nil, evidence.Deps{}, err
 	}
-	return p, evidence.Deps{Conn: conn, Blobs: reread.Blobs{Store: p.store, Ranges: p.Reader}, Allocator: memory.DefaultAllocator}, nil
+	return p, evidence.Deps{Conn: conn, Blobs: reread.Blobs{Store: p.blobs(), Ranges: p.Reader}, Allocator: memory.DefaultAllocator}, nil
 }

@@ -32,19 +32,22 @@ func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, e
 			// The rows of the live pipeline are why there is something to replay.
 			return p.Sink.RegisterLedger(ctx, name, shards, true)
 		},
-		Transforms: func() ([]engine.Transforms, error) {
-			t, err := openTransforms(cfg, deps)
-			if err != nil {
-				return nil, err
-			}
-			return t.list(), nil
-		},
+		Transforms: func() ([]engine.Transforms, error) { return listTransforms(cfg, deps) },
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(cfg.Windows, memory.DefaultAllocator)
 			return []pipeline.Operator{op}, err
 		},
 		Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger,
 	}, nil
+}
+
+// listTransforms reads their files once.
+func listTransforms(cfg config.Config, deps Deps) ([]engine.Transforms, error) {
+	t, err := openTransforms(cfg, deps)
+	if err != nil {
+		return nil, err
+	}
+	return t.list(), nil
 }
 
 // openToRead opens the blobs and the target for commands that ask questions.

@@ -60,13 +60,15 @@ type Deps struct {
 
 	Sinks       []engine.NamedSink
 	Checkpoints engine.Checkpoints
-	Operators   func() ([]pipeline.Operator, error)
-	Config      engine.Config // template; what a backfill needs is set
-	Allocator   memory.Allocator
-	Meter       metric.Meter
-	Tracer      trace.Tracer
-	Logger      *slog.Logger
-	Now         func() time.Time
+	// Transforms are what rows pass first, as they do in the live pipeline.
+	Transforms func() ([]engine.Transforms, error)
+	Operators  func() ([]pipeline.Operator, error)
+	Config     engine.Config // template; what a backfill needs is set
+	Allocator  memory.Allocator
+	Meter      metric.Meter
+	Tracer     trace.Tracer
+	Logger     *slog.Logger
+	Now        func() time.Time
 }
 
 // Backfill is one backfill. It holds the lock of its state folder until Close.
@@ -347,8 +349,12 @@ func (b *Backfill) engine(ctx context.Context, r engine.Reader, sources []pipeli
 	cfg.Shard.OutOfOrderness = max(cfg.Shard.OutOfOrderness, behind)
 	cfg.Shard.IdleAfter = idleAfter
 	cfg.DrainTimeout = forever
+	transforms, err := b.Transforms()
+	if err != nil {
+		return engine.Status{}, err
+	}
 	e, err := engine.New(cfg, engine.Parts{
-		Ledger: book, Sources: sources, Reader: r, Sinks: b.Sinks, Checkpoints: b.Checkpoints, Operators: b.Operators,
+		Ledger: book, Sources: sources, Reader: r, Sinks: b.Sinks, Checkpoints: b.Checkpoints, Transforms: transforms, Operators: b.Operators,
 		Allocator: b.Allocator, Meter: b.Meter, Tracer: b.Tracer, Logger: b.Logger, Now: b.Now,
 	})
 	if err != nil {
