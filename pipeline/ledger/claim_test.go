@@ -84,7 +84,8 @@ func TestRootAsTyped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(d.Put(t.Context(), "name", nil), d.Put(t.Context(), "000/head", nil), d.Close()); err != nil {
+		others := ledger.ViewDirectory(root)
+		if err := errors.Join(d.Put(t.Context(), "name", nil), others.Put(t.Context(), "000/head", nil), others.Close(), d.Close()); err != nil {
 			t.Errorf("%s: %v", root, err)
 		}
 	}

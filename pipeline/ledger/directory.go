@@ -62,6 +62,7 @@ func OpenDirectory(root string) (*Directory, error) {
 // ViewDirectory gives the folder to whoever reads a ledger that another process may
 // own: it takes no lock.
 func ViewDirectory(root string) *Directory {
+	root = filepath.Clean(root)
 	return &Directory{root: root, known: map[string]bool{root: true}}
 }
 
