@@ -131,7 +131,7 @@ func (p *Pipeline) prepareBackfill(ctx context.Context, cfg config.Config, deps 
 	if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
 		return err
 	}
-	_, err = p.openLedger(ctx, cfg, nil)
+	_, err = p.openLedger(ctx, cfg, holding{store: p.directory})
 	err = errors.Join(err, p.directory.Close())
 	p.directory = nil
 	return err
