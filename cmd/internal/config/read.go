@@ -112,15 +112,17 @@ func (r *reader) value(path string, n ast.Node, v reflect.Value) {
 	}
 }
 
-// isLeaf says whether a type reads itself, or is no struct and no list of any.
+// isLeaf says whether a type is one value: neither a section nor a list.
 func isLeaf(t reflect.Type) bool {
-	switch {
-	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()),
-		reflect.PointerTo(t).Implements(reflect.TypeFor[yaml.BytesUnmarshaler]()),
-		reflect.PointerTo(t).Implements(reflect.TypeFor[yaml.InterfaceUnmarshaler]()):
-		return true
-	}
-	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice && t.Kind() != reflect.Pointer
+	return ReadsItself(t) || t.Kind() != reflect.Struct && t.Kind() != reflect.Slice && t.Kind() != reflect.Pointer
+}
+
+// ReadsItself says whether a type of a field makes its value out of a text by
+// itself, whatever is in it.
+func ReadsItself(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[yaml.BytesUnmarshaler]()) ||
+		p.Implements(reflect.TypeFor[yaml.InterfaceUnmarshaler]())
 }
 
 func (r *reader) leaf(path string, n ast.Node, v reflect.Value) {

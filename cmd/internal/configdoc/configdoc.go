@@ -9,7 +9,6 @@ package configdoc
 //go:generate go run ./generate ../../..
 
 import (
-	"encoding"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -21,8 +20,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"github.com/millrace/millrace/cmd/internal/config"
 )
@@ -102,7 +99,7 @@ func (r *reader) section(t reflect.Type, defaults reflect.Value, path string) *S
 			value = defaults.FieldByIndex(f.Index)
 		}
 		at := strings.TrimPrefix(path+"."+name, ".")
-		if inner.Kind() == reflect.Struct && !readsItself(inner) {
+		if inner.Kind() == reflect.Struct && !config.ReadsItself(inner) {
 			below := value
 			if key.List || f.Type.Kind() == reflect.Pointer {
 				below = reflect.Value{}
@@ -117,13 +114,6 @@ func (r *reader) section(t reflect.Type, defaults reflect.Value, path string) *S
 		s.Keys = append(s.Keys, key)
 	}
 	return s
-}
-
-// readsItself: what the YAML reader takes for one value.
-func readsItself(t reflect.Type) bool {
-	p := reflect.PointerTo(t)
-	return p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[yaml.BytesUnmarshaler]()) ||
-		p.Implements(reflect.TypeFor[yaml.InterfaceUnmarshaler]())
 }
 
 var (
@@ -151,7 +141,7 @@ func typeName(t reflect.Type) string {
 		return "time"
 	case t == reflect.TypeFor[config.Reference]():
 		return "secret"
-	case readsItself(t):
+	case config.ReadsItself(t):
 		return "text"
 	}
 	switch k := t.Kind(); {

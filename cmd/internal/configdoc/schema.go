@@ -126,7 +126,7 @@ func typeSchema(t reflect.Type) object {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return object{{"type", "string"}, {"pattern", `^[0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h)([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))*$`}}
-	case readsItself(t):
+	case config.ReadsItself(t):
 		return object{{"type", "string"}}
 	}
 	switch k := t.Kind(); {
