@@ -8,10 +8,12 @@ import (
 // Directory is a folder of this machine whose files are read as blobs.
 type Directory struct {
 	// Path of the folder. Links in it are passed over, wherever they point.
+	// Required.
 	Path string `yaml:"path"`
 	// Account and Container say that the folder holds the blobs of one container: a
 	// file's name below Path is the blob's. Without both, the first two folders below
 	// Path are account and container, as in PATH/account/container/…/PT1H.json.
+	// Default none.
 	Account   string `yaml:"account"`
 	Container string `yaml:"container"`
 }
