@@ -51,6 +51,9 @@ var rules = []rule{
 	{folder: "pipeline", exact: true, may: []string{"schemas/..."}},
 	{folder: "pipeline/secret"},
 	{folder: "pipeline", may: with("pipeline")},
+	{folder: "pipeline/source", may: with("pipeline", "pipeline/source/lowwater")},
+	{folder: "pipeline/source/lowwater"},
+	{folder: "pipeline/source/kafka", may: with("pipeline", "pipeline/broker", "pipeline/source/lowwater"), why: "the Kafka sink connects in the same way"},
 	{folder: "pipeline/source/eventhubs/emulator", why: "a mistake shared with its client would cancel out"},
 	{folder: "pipeline/shard", may: with("pipeline", "pipeline/ledger"), why: "the state machine speaks in manifests"},
 	{
@@ -362,6 +365,8 @@ func TestRules(t *testing.T) {
 		{"pipeline/ledger", "pipeline/blob", false},
 		{"pipeline/source/eventhubs", "pipeline", true},
 		{"pipeline/source/eventhubs", "pipeline/source/kafka", false},
+		{"pipeline/source/eventhubs", "pipeline/source/lowwater", true},
+		{"pipeline/source/lowwater", "pipeline", false},
 		{"pipeline/source/eventhubs/emulator", "pipeline", false},
 		{"pipeline/source/eventhubs/emulator", "schemas", false},
 		{"pipeline/source/eventhubs/emulator", "pipeline/source/eventhubs/emulator/internal/wire", true},

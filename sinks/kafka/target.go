@@ -119,6 +119,9 @@ func (t *target) check(p pipeline.Piece) error {
 		if !known {
 			return fmt.Errorf("BUG: table %q is unknown to the sink", part.Table)
 		}
+		if part.Record != nil {
+			table = table.Of(int(part.Record.NumCols()))
+		}
 		if err := part.Check(table); err != nil {
 			return err
 		}

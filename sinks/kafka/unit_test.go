@@ -273,3 +273,27 @@ func BenchmarkMessages(b *testing.B) {
 		})
 	}
 }
+
+// Rows with the columns of an enrichment go out like the others, in both formats.
+func TestEnrichedRowsHaveAForm(t *testing.T) {
+	p := sinktest.Make(allocator, sinktest.Shape{Table: schemas.EnrichedFlows, Batch: 1, Seed: 1, Rows: 100})
+	for _, format := range []string{FormatJSON, FormatArrow} {
+		c := DefaultConfig()
+		c.Broker.Brokers, c.Format = []string{"b:1"}, format
+		s, err := newTarget(c, []schemas.Table{schemas.EnrichedFlows}, Deps{}, exactlyOnce)
+		if err != nil {
+			t.Fatal(err)
+		}
+		planned, err := s.Plan(1, []pipeline.Piece{p}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.check(planned[0]); err != nil {
+			t.Error(err)
+		}
+		n := int64(0)
+		if err := s.messages(1, planned[0], func(r *kgo.Record) error { n += rowsOf(t, r); return nil }); err != nil || n != 100 {
+			t.Errorf("%s: %d rows, %v", format, n, err)
+		}
+	}
+}

@@ -28,6 +28,7 @@ import (
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/source/directory"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
+	source "github.com/millrace/millrace/pipeline/source/kafka"
 	"github.com/millrace/millrace/pipeline/source/listing"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
@@ -53,8 +54,11 @@ func (d Deps) clock() func() time.Time {
 type Pipeline struct {
 	Engine *engine.Engine
 	Reader *blob.Reader
-	Sink   *clickhouse.Sink
+	Sink   *clickhouse.Sink // nil for a pipeline into Kafka alone
 
+	kafka      kafkaSink // nil for a pipeline without
+	topics     []*source.Source
+	log        *slog.Logger
 	directory  *ledger.Directory    // nil when the caller holds the ledger
 	store      *blob.AzureStore     // nil where directories are read
 	files      *blob.DirectoryStore // nil where accounts are read
@@ -101,6 +105,9 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held 
 	if err := p.openHubs(cfg, deps); err != nil {
 		return err
 	}
+	if err := p.openKafka(cfg, deps); err != nil {
+		return err
+	}
 	if held.store == nil {
 		if p.directory, err = ledger.OpenDirectory(cfg.State); err != nil {
 			return err
@@ -119,16 +126,13 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held 
 		return err
 	}
 	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
-		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.Sink,
+		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.checkpoints(),
 		Transforms: p.transforms.list(),
 		Operators:  func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
 		Allocator:  memory.DefaultAllocator, Meter: deps.Meter, Tracer: deps.Tracer, Logger: deps.Logger, Now: deps.clock(),
 	})
 	return err
 }
-
-// sinks are what every batch lands in.
-func (p *Pipeline) sinks() []engine.NamedSink { return []engine.NamedSink{{Sink: p.Sink}} }
 
 // operators makes those of one shard.
 func operators(cfg config.Config, meter metric.Meter) ([]pipeline.Operator, error) {
@@ -143,11 +147,14 @@ func operators(cfg config.Config, meter metric.Meter) ([]pipeline.Operator, erro
 	return []pipeline.Operator{op}, nil
 }
 
-// openTarget makes the sink, waits for the target and brings its tables up to date.
+// openTarget makes the sink for ClickHouse, waits for the targets and brings them up
+// to date.
 func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps) error {
-	var err error
-	if p.Sink, err = OpenSink(cfg); err != nil {
-		return err
+	if cfg.HasClickHouse() {
+		var err error
+		if p.Sink, err = OpenSink(cfg); err != nil {
+			return err
+		}
 	}
 	return p.Prepare(ctx, cfg, deps)
 }
@@ -156,10 +163,13 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.transforms.watch(ctx)()
 	err := p.Engine.Run(ctx)
+	// A soft stop acknowledges after the sources have ended.
+	for _, t := range p.topics {
+		err = errors.Join(err, t.Flush(context.WithoutCancel(ctx)))
+	}
 	if p.hubs == nil {
 		return err
 	}
-	// A soft stop acknowledges after the sources have ended.
 	return errors.Join(err, p.hubs.Flush(context.WithoutCancel(ctx)))
 }
 
@@ -170,6 +180,9 @@ func (p *Pipeline) Close() {
 	}
 	if p.Sink != nil {
 		_ = p.Sink.Close() // nothing is buffered in it
+	}
+	if p.kafka != nil {
+		_ = p.kafka.Close() // nor in it
 	}
 	if p.store != nil {
 		p.store.Close()
@@ -188,11 +201,16 @@ func OpenSink(cfg config.Config) (*clickhouse.Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	return clickhouse.New(c, landedTables(cfg))
+}
+
+// landedTables are those that the pipeline writes.
+func landedTables(cfg config.Config) []schemas.Table {
 	tables := []schemas.Table{cfg.FlowTable(), schemas.Quarantine}
 	for _, w := range cfg.Windows {
 		tables = append(tables, w.Table())
 	}
-	return clickhouse.New(c, tables)
+	return tables
 }
 
 func engineConfig(cfg config.Config) engine.Config {
@@ -244,7 +262,7 @@ func (p *Pipeline) openLedger(ctx context.Context, cfg config.Config, held holdi
 	}
 	fresh := ledger.Info{Shards: cfg.Shards, Created: now, Start: start}
 	register := func(ctx context.Context, name string, shards int) (uint16, error) {
-		return p.Sink.RegisterLedger(ctx, name, shards, cfg.ClickHouse.AllowNonEmpty)
+		return p.register(ctx, name, shards, cfg.ClickHouse.AllowNonEmpty, cfg.Kafka != nil && cfg.Kafka.AllowNonEmpty)
 	}
 	switch {
 	case held.reshard:
@@ -277,7 +295,7 @@ func (p *Pipeline) openHubs(cfg config.Config, deps Deps) error {
 	for name, open := range openers {
 		p.hubs.add(name, hubs[name], open)
 	}
-	return err
+	return errors.Join(err, p.openTopics(cfg, ignored, deps))
 }
 
 // hubOpeners gives what makes the source of each hub, by name, and what was read of
@@ -316,6 +334,9 @@ func (p *Pipeline) sources(cfg config.Config, deps Deps, start time.Time) ([]pip
 	var sources []pipeline.Source
 	if len(cfg.EventHubs) > 0 {
 		sources = append(sources, p.hubs)
+	}
+	for _, t := range p.topics {
+		sources = append(sources, t)
 	}
 	if cfg.Sweeper.Interval > 0 {
 		s, err := p.sweeper(cfg, deps, start)

@@ -94,7 +94,7 @@ func (p *Pipeline) backfillDeps(cfg config.Config, deps Deps) (backfill.Deps, er
 		Prepare: func(ctx context.Context) error { return p.prepareBackfill(ctx, cfg, deps) },
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are those that it adds to.
-			return p.Sink.RegisterLedger(ctx, name, shards, true)
+			return p.register(ctx, name, shards, true, true)
 		},
 		Transforms: func() ([]engine.Transforms, error) { return listTransforms(cfg, deps) },
 		Operators:  func() ([]pipeline.Operator, error) { return operators(cfg, deps.Meter) },
@@ -107,14 +107,20 @@ func (p *Pipeline) backfillDeps(cfg config.Config, deps Deps) (backfill.Deps, er
 	if d.Start, err = cfg.StartTime(d.Now().UTC()); err != nil {
 		return d, fmt.Errorf("start: %w", err)
 	}
+	if !cfg.HasClickHouse() {
+		return d, errors.New("clickhouse.url: missing: what live has landed is read from ClickHouse")
+	}
 	if p.Sink, err = OpenSink(cfg); err != nil {
+		return d, err
+	}
+	if err := p.openKafka(cfg, deps); err != nil {
 		return d, err
 	}
 	conn, err := p.Sink.Conn()
 	if err != nil {
 		return d, err
 	}
-	d.Table, d.Sinks, d.Checkpoints = backfill.NewTable(conn), p.sinks(), p.Sink
+	d.Table, d.Sinks, d.Checkpoints = backfill.NewTable(conn), p.sinks(), p.checkpoints()
 	return d, nil
 }
 

@@ -91,15 +91,20 @@ func positionsFile(namespace string, h config.EventHub) string {
 // source makes the source of a hub.
 func (h Hub) source(parser func() *announce.Parser, ignored metric.Int64Counter, deps Deps) (*eventhubs.Source, error) {
 	return eventhubs.New(h.Config, eventhubs.Deps{
-		Parse: func(body []byte) []pipeline.Announcement {
-			found, counts := parser().Parse(body)
-			for reason, n := range counts {
-				ignored.Add(context.Background(), int64(n), metric.WithAttributes(attribute.String("reason", string(reason))))
-			}
-			return found
-		},
+		Parse:       announcements(parser, ignored),
 		Checkpoints: h.Positions,
 		Meter:       deps.Meter,
 		Logger:      deps.Logger,
 	})
+}
+
+// announcements reads messages, and counts the events that announce nothing.
+func announcements(parser func() *announce.Parser, ignored metric.Int64Counter) func(body []byte) []pipeline.Announcement {
+	return func(body []byte) []pipeline.Announcement {
+		found, counts := parser().Parse(body)
+		for reason, n := range counts {
+			ignored.Add(context.Background(), int64(n), metric.WithAttributes(attribute.String("reason", string(reason))))
+		}
+		return found
+	}
 }

@@ -2,6 +2,7 @@ package assembly
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/apache/arrow/go/v17/arrow/memory"
@@ -21,16 +22,19 @@ import (
 func OpenQuarantine(cfg config.Config, deps Deps) (*Pipeline, quarantine.Deps, error) {
 	p := &Pipeline{}
 	conn, err := p.openToRead(cfg)
+	if err == nil {
+		err = p.openKafka(cfg, deps)
+	}
 	if err != nil {
 		p.Close()
 		return nil, quarantine.Deps{}, err
 	}
 	return p, quarantine.Deps{
 		Table: quarantine.NewTable(conn), Blobs: reread.Blobs{Store: p.blobs(), Ranges: p.Reader}, Allocator: memory.DefaultAllocator,
-		State: cfg.State, Sinks: p.sinks(), Checkpoints: p.Sink, Config: engineConfig(cfg),
+		State: cfg.State, Sinks: p.sinks(), Checkpoints: p.checkpoints(), Config: engineConfig(cfg),
 		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
 			// The rows of the live pipeline are why there is something to replay.
-			return p.Sink.RegisterLedger(ctx, name, shards, true)
+			return p.register(ctx, name, shards, true, true)
 		},
 		Transforms: func() ([]engine.Transforms, error) { return listTransforms(cfg, deps) },
 		Operators: func() ([]pipeline.Operator, error) {
@@ -55,6 +59,9 @@ func (p *Pipeline) openToRead(cfg config.Config) (driver.Conn, error) {
 	if err := p.openStore(cfg); err != nil {
 		return nil, err
 	}
+	if !cfg.HasClickHouse() {
+		return nil, errors.New("clickhouse.url: missing: the command reads ClickHouse")
+	}
 	var err error
 	if p.Sink, err = OpenSink(cfg); err != nil {
 		return nil, err
@@ -62,15 +69,20 @@ func (p *Pipeline) openToRead(cfg config.Config) (driver.Conn, error) {
 	return p.Sink.Conn()
 }
 
-// Prepare brings the target's tables up to date and checks it, as a start of the
+// Prepare brings the targets up to date and checks them, as a start of the
 // pipeline does.
 func (p *Pipeline) Prepare(ctx context.Context, cfg config.Config, deps Deps) error {
 	var views []schemas.View
 	for _, w := range cfg.Windows {
 		views = append(views, w.View())
 	}
-	if err := patiently(ctx, deps.Logger, "target", func() error { return p.Sink.Setup(ctx, views) }); err != nil {
-		return err
+	if p.Sink != nil {
+		if err := patiently(ctx, deps.Logger, "target", func() error { return p.Sink.Setup(ctx, views) }); err != nil {
+			return err
+		}
+		if err := p.Sink.CheckSettings(ctx); err != nil {
+			return err
+		}
 	}
-	return p.Sink.CheckSettings(ctx)
+	return p.prepareKafka(ctx, deps)
 }

@@ -174,12 +174,20 @@ func (p *program) stop(signals ...os.Signal) (last status, took time.Duration) {
 // estate writes logs until it is stopped, then gives the truth.
 func (w *world) estate(rate float64) (stop func() traffic.Truth) {
 	w.t.Helper()
+	return w.estateInto(rate, func(_ context.Context, body []byte) error {
+		_, err := w.hub.Publish(hubName, emulator.InTurn(), body, nil)
+		return err
+	})
+}
+
+// estateInto is estate with notifications that go another way.
+func (w *world) estateInto(rate float64, publish func(ctx context.Context, body []byte) error) (stop func() traffic.Truth) {
+	w.t.Helper()
 	cfg := traffic.DefaultConfig()
 	cfg.Account, cfg.NICs, cfg.TuplesPerMinute, cfg.TuplesPerSecond = w.account, 16, 1000, rate
 	cfg.Start = time.Now().Add(-time.Hour)
-	sim, err := traffic.New(cfg, traffic.Deps{Blobs: w.blobs, Publish: func(_ context.Context, _ string, body []byte) error {
-		_, err := w.hub.Publish(hubName, emulator.InTurn(), body, nil)
-		return err
+	sim, err := traffic.New(cfg, traffic.Deps{Blobs: w.blobs, Publish: func(ctx context.Context, _ string, body []byte) error {
+		return publish(ctx, body)
 	}})
 	if err != nil {
 		w.t.Fatal(err)

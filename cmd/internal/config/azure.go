@@ -117,6 +117,7 @@ func (c *Config) fillAzure() {
 	if l := c.Ledger.Azure; l != nil && l.Identity == nil && !l.Key.Set() && !l.SAS.Set() {
 		l.Identity = c.Identity
 	}
+	c.defaultKafka()
 	for i := range c.EventHubs {
 		h := &c.EventHubs[i]
 		if h.Identity == nil && !h.ConnectionString.Set() {

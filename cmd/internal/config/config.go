@@ -67,8 +67,13 @@ type Config struct {
 	Directories []Directory `yaml:"directories"`
 	// DirectorySource says how directories are read.
 	DirectorySource DirectorySource `yaml:"directory_source"`
-	// ClickHouse is where rows land.
+	// KafkaSources are topics of Kafka that announce new bytes, as event hubs do. Default
+	// none.
+	KafkaSources []KafkaSource `yaml:"kafka_sources"`
+	// ClickHouse is where rows land. It may be left out where there is kafka.
 	ClickHouse ClickHouse `yaml:"clickhouse"`
+	// Kafka is where rows land too, or alone. Default none.
+	Kafka *Kafka `yaml:"kafka"`
 	// Ledger says where the ledger is, if not in the folder of state.
 	Ledger Ledger `yaml:"ledger"`
 	// Windows are event-time windows; each is a table windows_NAME and a view
@@ -162,11 +167,14 @@ func (c Config) Validate() error {
 		c.validateAccounts(check)
 	}
 	c.validateEventHubs(check)
-	check(len(c.Directories) > 0 || len(c.EventHubs) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
+	check(len(c.Directories) > 0 || len(c.EventHubs)+len(c.KafkaSources) > 0 || c.Sweeper.Interval > 0, "eventhubs", "missing, and the sweeper is off: nothing would ever be read")
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Interval >= time.Second, "sweeper.interval", "%v: want at least 1s, or 0s for no sweeper", c.Sweeper.Interval)
 	check(c.Sweeper.Interval == 0 || c.Sweeper.Discover >= c.Sweeper.Interval, "sweeper.discover", "%v: want at least the interval of %v", c.Sweeper.Discover, c.Sweeper.Interval)
 	c.Ledger.check(check)
-	c.ClickHouse.check(check, c.Shards)
+	c.checkKafka(check)
+	if c.Kafka == nil || c.HasClickHouse() {
+		c.ClickHouse.check(check, c.Shards)
+	}
 	faults = append(faults, window.Validate(c.Windows), filter.Validate(c.Filters), c.checkEnriched())
 	return errors.Join(faults...)
 }

@@ -8,7 +8,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
+
+// Checkpoint is how far a partition is acknowledged.
+type Checkpoint struct {
+	// Sequence is the sequence number of the last message of the acknowledged run.
+	Sequence int64 `json:"sequence"`
+	// Offset is the service's own, opaque name of the same place, for people.
+	Offset string `json:"offset"`
+	// Created is when the hub was made: sequence numbers mean something only within
+	// one life of a hub.
+	Created time.Time `json:"created"`
+}
 
 // CheckpointStore keeps the positions of one consumer group of one hub.
 type CheckpointStore interface {

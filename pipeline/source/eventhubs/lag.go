@@ -34,7 +34,7 @@ func (p *partition) lag() (int64, bool) {
 		return 0, false
 	}
 	done := p.base
-	if c, ok := p.t.mark(); ok {
+	if c, ok := p.t.Mark(); ok {
 		done = c.Sequence
 	}
 	return max(0, p.end-done), true

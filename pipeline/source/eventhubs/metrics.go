@@ -88,7 +88,7 @@ func (s *Source) unacknowledged() int64 {
 	n := 0
 	for _, p := range s.partitions {
 		if t := p.tracker(); t != nil {
-			n += t.waiting()
+			n += t.Waiting()
 		}
 	}
 	return int64(n)

@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/source/lowwater"
 )
 
 // partition reads one partition. Its goroutine owns everything but the tracker.
@@ -25,9 +26,9 @@ type partition struct {
 	refused int // times in a row that the first link was refused
 
 	mu   sync.Mutex
-	t    *tracker // of the present life
-	base int64    // sequence number before the first that it was given
-	end  int64    // ... of the last message that the partition is known to have
+	t    *lowwater.Tracker[Checkpoint] // of the present life
+	base int64                         // sequence number before the first that it was given
+	end  int64                         // ... of the last message that the partition is known to have
 }
 
 func newPartition(s *Source, id string) *partition {
@@ -40,12 +41,12 @@ func newPartition(s *Source, id string) *partition {
 // mark gives the end of the acknowledged run of the present life.
 func (p *partition) mark() (Checkpoint, bool) {
 	if t := p.tracker(); t != nil {
-		return t.mark()
+		return t.Mark()
 	}
 	return Checkpoint{}, false
 }
 
-func (p *partition) tracker() *tracker {
+func (p *partition) tracker() *lowwater.Tracker[Checkpoint] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.t
@@ -156,7 +157,7 @@ func (p *partition) position(ctx context.Context, c *client) error {
 	defer p.mu.Unlock()
 	if p.t == nil || !p.created.Equal(hub.CreatedOn) {
 		p.created = hub.CreatedOn
-		p.t = newTracker(p.s.cfg.MaxUnacknowledged, hub.CreatedOn)
+		p.t = lowwater.New[Checkpoint](p.s.cfg.MaxUnacknowledged)
 		p.base = props.BeginningSequenceNumber - 1
 		if props.IsEmpty {
 			p.base = props.LastEnqueuedSequenceNumber
@@ -205,7 +206,7 @@ func (p *partition) give(ctx context.Context, e *azeventhubs.ReceivedEventData, 
 		p.gap(ctx, Gap{Partition: p.id, Reason: GapExpired, After: *p.last, Missing: e.SequenceNumber - *p.last - 1})
 	}
 	t := p.tracker()
-	m, err := t.begin(ctx, e.SequenceNumber, e.Offset)
+	m, err := t.Begin(ctx, Checkpoint{Sequence: e.SequenceNumber, Offset: e.Offset, Created: p.created})
 	if err != nil {
 		return err
 	}
@@ -213,8 +214,8 @@ func (p *partition) give(ctx context.Context, e *azeventhubs.ReceivedEventData, 
 	p.reached(e.SequenceNumber)
 	found := p.s.deps.Parse(e.Body)
 	if len(found) == 0 {
-		t.done(m)
-	} else if err := emit(sender(ctx, e), pipeline.Delivery{Announcements: found, Ack: func() { t.done(m) }}); err != nil {
+		t.Done(m)
+	} else if err := emit(sender(ctx, e), pipeline.Delivery{Announcements: found, Ack: func() { t.Done(m) }}); err != nil {
 		return &fatal{err}
 	}
 	sequence := e.SequenceNumber // a pointer into e would keep its body

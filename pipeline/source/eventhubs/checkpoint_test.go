@@ -2,7 +2,6 @@ package eventhubs
 
 import (
 	"context"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,62 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
-
-// TestTrackerAgainstModel compares the mark with its definition, step by step, on
-// random orders.
-func TestTrackerAgainstModel(t *testing.T) {
-	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		tr := newTracker(1000, time.UnixMilli(5))
-		var begun []*message
-		isDone := map[int64]bool{}
-		next := int64(random.IntN(100))
-		for range 400 {
-			if len(begun) == 0 || random.IntN(2) == 0 {
-				m, err := tr.begin(context.Background(), next, "o")
-				if err != nil {
-					t.Fatal(err)
-				}
-				begun = append(begun, m)
-				next += 1 + int64(random.IntN(3)) // gaps are allowed
-			} else {
-				m := begun[random.IntN(len(begun))] // some more than once
-				tr.done(m)
-				isDone[m.sequence] = true
-			}
-			want, waiting := int64(-1), 0
-			for _, m := range begun {
-				if !isDone[m.sequence] {
-					break
-				}
-				want = m.sequence
-				waiting++
-			}
-			waiting = len(begun) - waiting
-			got, ok := tr.mark()
-			if ok != (want >= 0) || ok && got.Sequence != want || tr.waiting() != waiting || len(tr.slots) != waiting {
-				t.Fatalf("seed %d: mark %+v %v, waiting %d; want %d, %d", seed, got, ok, tr.waiting(), want, waiting)
-			}
-		}
-	}
-}
-
-func TestTrackerBlocksAtTheLimit(t *testing.T) {
-	tr := newTracker(1, time.Time{})
-	first, err := tr.begin(context.Background(), 1, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := tr.begin(ctx, 2, ""); err == nil {
-		t.Error("a message above the limit has begun")
-	}
-	tr.done(first)
-	if _, err := tr.begin(context.Background(), 2, ""); err != nil {
-		t.Error(err)
-	}
-}
 
 func TestFileStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "hub.json")
