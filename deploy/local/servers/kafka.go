@@ -153,7 +153,7 @@ func (o KafkaOptions) prepare(ctx context.Context, ports []*process.Port) error 
 		return err
 	}
 	args := append(o.java("-Xmx128m"), "kafka.tools.StorageTool", "format", "--config", o.file("server.properties"),
-		"--cluster-id", base64.RawURLEncoding.EncodeToString(id[:]))
+		"--cluster-id="+base64.RawURLEncoding.EncodeToString(id[:])) // it may begin with a dash
 	if o.TransactionVersion != nil {
 		args = append(args, "--feature", fmt.Sprintf("transaction.version=%d", *o.TransactionVersion))
 	}
