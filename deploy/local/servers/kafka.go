@@ -26,6 +26,9 @@ type KafkaOptions struct {
 	Dir string
 	// Port is the preferred port of the plain listener; 0 takes any free one.
 	Port int
+	// Advertise is the address that the broker tells clients instead of its own: that of
+	// a proxy in front of it. Optional.
+	Advertise string
 	// Secure adds a listener with TLS and SASL. Optional.
 	Secure *KafkaSecurity
 	// TransactionVersion is the feature transaction.version of a new broker: 2, the
@@ -173,6 +176,9 @@ func (o KafkaOptions) prepare(ctx context.Context, ports []*process.Port) error 
 func (o KafkaOptions) properties(ports []*process.Port) string {
 	listeners := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", ports[0].Number)
 	advertised := listeners
+	if o.Advertise != "" {
+		advertised = "PLAINTEXT://" + o.Advertise
+	}
 	lines := []string{
 		"process.roles=broker,controller",
 		"node.id=1",

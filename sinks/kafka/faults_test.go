@@ -1,0 +1,380 @@
+package kafka
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/millrace/millrace/deploy/local/localtest"
+	"github.com/millrace/millrace/deploy/local/servers"
+	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/schemas"
+	"github.com/millrace/millrace/sinks/sinktest"
+)
+
+// cutter passes bytes on to the broker until it is told to cut: then the connections
+// end, some in the midst of a request or an answer. It listens where the broker says
+// that it is, so that the client has no way around it.
+type cutter struct {
+	listener net.Listener
+	to       atomic.Value // string: where the broker is
+	dark     atomic.Int64 // until when nobody is let through, ms since 1970
+	left     atomic.Int64 // bytes until all connections are cut; below 0 never
+	darkness atomic.Int64 // ms that nobody is let through after the next cut
+	mu       sync.Mutex
+	conns    []net.Conn
+	pipes    sync.WaitGroup
+	cuts     atomic.Int64
+}
+
+func newCutter(t *testing.T) *cutter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{listener: l}
+	c.to.Store("")
+	c.left.Store(-1)
+	c.pipes.Go(c.accept)
+	t.Cleanup(func() {
+		l.Close()
+		c.cut()
+		c.pipes.Wait()
+	})
+	return c
+}
+
+func (c *cutter) accept() {
+	for {
+		in, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		if time.Now().UnixMilli() < c.dark.Load() {
+			in.Close()
+			continue
+		}
+		out, err := net.Dial("tcp", c.to.Load().(string))
+		if err != nil {
+			in.Close()
+			continue
+		}
+		c.mu.Lock()
+		c.conns = append(c.conns, in, out)
+		c.mu.Unlock()
+		c.pipes.Go(func() { c.copy(out, in) })
+		c.pipes.Go(func() { c.copy(in, out) })
+	}
+}
+
+func (c *cutter) copy(to, from net.Conn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if left := c.left.Load(); left >= 0 && c.left.Add(int64(-n)) < 0 {
+				c.dark.Store(time.Now().UnixMilli() + c.darkness.Load())
+				c.cut()
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	from.Close()
+	to.Close()
+}
+
+// cut ends all connections, and lets new ones live.
+func (c *cutter) cut() {
+	c.left.Store(-1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	if len(c.conns) > 0 {
+		c.cuts.Add(1)
+	}
+	c.conns = nil
+}
+
+// wire is about what a batch of the test takes on the wire, in bytes.
+const wire = 400_000
+
+// landThrough lands batches the way the core does, while connections are cut: after
+// doubt it fences at a higher epoch and probes, after a transient error it tries again.
+func landThrough(t *testing.T, s *Sink, c *cutter, batches uint64, random *rand.Rand) (doubts, transients int) {
+	t.Helper()
+	epoch := uint64(1)
+	patiently := func(f func() error) {
+		t.Helper()
+		for tries := 0; ; tries++ {
+			err := f()
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, pipeline.ErrTransient) || tries > 100 {
+				t.Fatal(err)
+			}
+		}
+	}
+	for seq := uint64(1); seq <= batches; seq++ {
+		id := pipeline.NewBatchID(5, 1, seq)
+		p := faultyBatch(seq)
+		planned, err := s.Plan(id, []pipeline.Piece{p}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Release()
+		for landed, tries := false, 0; !landed; tries++ {
+			c.darkness.Store(0)
+			if seq%6 == 0 && tries == 0 {
+				c.darkness.Store(3000)
+			}
+			c.left.Store(random.Int64N(wire))
+			err := s.Land(t.Context(), id, epoch, planned[0])
+			c.left.Store(-1)
+			switch {
+			case err == nil:
+				landed = true
+			case errors.Is(err, pipeline.ErrInDoubt):
+				doubts++
+				epoch++
+				patiently(func() error { return s.Fence(t.Context(), 5, 1, epoch) })
+				patiently(func() error {
+					found, err := s.Probe(t.Context(), id, []pipeline.PieceRef{planned[0].PieceRef})
+					landed = err == nil && found[0] > 0
+					return err
+				})
+			case errors.Is(err, pipeline.ErrTransient):
+				transients++
+			default:
+				t.Fatal(err)
+			}
+		}
+		planned[0].Release()
+	}
+	return doubts, transients
+}
+
+func faultyBatch(seq uint64) pipeline.Piece {
+	return sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: pipeline.NewBatchID(5, 1, seq), Seed: seq, Rows: 400})
+}
+
+// Answers are lost at any byte, and now and then the brokers are away for longer than a
+// transaction may take. The cluster is one without the repair of transactions
+// (transaction.version below 2), where a late request could end a later transaction.
+// Every row is there once.
+func TestLostAnswers(t *testing.T) {
+	const batches, seed = 18, 7
+	version := 0
+	// The broker tells clients where it is: the cutter must stand there.
+	front := newCutter(t)
+	k := localtest.StartKafkaIn(t, servers.KafkaOptions{Dir: t.TempDir(), TransactionVersion: &version, Advertise: front.listener.Addr().String()})
+	front.to.Store(k.Addr)
+	c := config(t, front.listener.Addr().String())
+	c.Topics = map[string]string{schemas.Flows.Name: "flows"}
+	c.Compression, c.RequestTimeout, c.TransactionTimeout = "none", 10*time.Second, 2*time.Second
+	s := open(t, c)
+	if err := s.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	doubts, transients := landThrough(t, s, front, batches, rand.New(rand.NewPCG(seed, 0)))
+	var want []string
+	for seq := uint64(1); seq <= batches; seq++ {
+		p := faultyBatch(seq)
+		want = append(want, sinktest.Lines(p.Record)...)
+		p.Release()
+	}
+	rec := suite{c}.Read(t, schemas.Flows)[0]
+	defer rec.Release()
+	if diff := cmp.Diff(sorted(want), sinktest.Lines(rec)); diff != "" {
+		t.Errorf("rows (-want +got):\n%.2000s", diff)
+	}
+	t.Logf("%d cuts: %d landings in doubt, %d tried again", front.cuts.Load(), doubts, transients)
+	if front.cuts.Load() < batches/4 || transients+doubts == 0 {
+		t.Error("too few faults to show anything")
+	}
+}
+
+// A late owner wakes up while its successor lands: it stops, the successor goes on, and
+// nothing is there twice.
+func TestLateOwnerWakesUp(t *testing.T) {
+	s := ready(t, nil)
+	late := open(t, s.config)
+	batch := func(seq uint64) (pipeline.BatchID, pipeline.Piece) {
+		return pipeline.NewBatchID(7, 0, seq), sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: pipeline.NewBatchID(7, 0, seq), Seed: seq, Rows: 50})
+	}
+	land := func(s *Sink, seq, epoch uint64) error {
+		id, p := batch(seq)
+		defer p.Release()
+		planned, err := s.Plan(id, []pipeline.Piece{p}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer planned[0].Release()
+		return s.Land(t.Context(), id, epoch, planned[0])
+	}
+	if err := late.Fence(t.Context(), 7, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := land(late, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Fence(t.Context(), 7, 0, 2); err != nil {
+		t.Fatal(err)
+	}
+	// The late owner's writer begins anew without having seen the fence, as it would when
+	// it read the epoch just before: the rightful owner is shut out, and mends itself.
+	x, err := begin(t.Context(), s.config, s.producerOptions(), s.shardID(7, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.close()
+	if err := land(s, 2, 2); !errors.Is(err, pipeline.ErrTransient) {
+		t.Errorf("the owner that was shut out: %v, want ErrTransient", err)
+	}
+	if err := land(late, 2, 1); !errors.Is(err, pipeline.ErrFenced) {
+		t.Errorf("the late owner: %v, want ErrFenced", err)
+	}
+	for seq := range uint64(3) {
+		if err := land(s, seq+1, 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(rows(consume(t, s.config.Broker.Brokers[0], s.config.Topics[schemas.Flows.Name]))); n != 150 {
+		t.Errorf("%d rows, want 150", n)
+	}
+}
+
+// The progress topic registers ledgers as ClickHouse does.
+func TestRegisterLedger(t *testing.T) {
+	s := ready(t, nil)
+	other := open(t, s.config)
+	register := func(s *Sink, name string, shards int, given uint16, foreign bool) (uint16, error) {
+		return s.RegisterLedger(t.Context(), name, shards, given, foreign)
+	}
+	for range 2 {
+		if id, err := register(s, "a", 4, 0, false); id != 1 || err != nil {
+			t.Fatalf("id %d, %v, want 1", id, err)
+		}
+	}
+	if id, err := register(other, "b", 2, 0, false); id != 2 || err != nil {
+		t.Fatalf("id %d, %v, want 2", id, err)
+	}
+	// Many at once get an id each.
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	ids := map[uint16]string{}
+	for _, name := range []string{"c", "d", "e", "f"} {
+		wg.Go(func() {
+			one := open(t, s.config)
+			for {
+				id, err := register(one, name, 1, 0, false)
+				if errors.Is(err, pipeline.ErrTransient) {
+					continue
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil || ids[id] != "" {
+					t.Errorf("ledger %q has id %d, which is that of %q: %v", name, id, ids[id], err)
+				}
+				ids[id] = name
+				return
+			}
+		})
+	}
+	wg.Wait()
+	landAs(t, s, pipeline.NewBatchID(1, 0, 1), sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: pipeline.NewBatchID(1, 0, 1), Seed: 1, Rows: 5}))
+	eventually(t, func() bool {
+		_, err := register(other, "new", 4, 0, false)
+		return errors.Is(err, ErrForeignRows)
+	})
+	if id, err := register(other, "new", 4, 0, true); err != nil || id < 7 {
+		t.Errorf("a new ledger that is allowed: %d, %v", id, err)
+	}
+	if id, err := register(other, "a", 4, 0, false); err != nil || id != 1 {
+		t.Errorf("a known ledger beside rows: %d, %v", id, err)
+	}
+}
+
+// eventually waits for what the brokers tell a moment later.
+func eventually(t *testing.T, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not so within 10 s")
+		}
+	}
+}
+
+// Topics that would lose rows are refused, with the remedy.
+func TestTopicsAreChecked(t *testing.T) {
+	c := config(t, serve(t))
+	s := open(t, c)
+	c.CreateTopics = false
+	if err := open(t, c).Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "set create_topics") || strings.Count(err.Error(), "is missing") != 4 {
+		t.Errorf("topics that are missing: %v", err)
+	}
+	for range 2 {
+		if err := s.Setup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := open(t, c).Setup(t.Context()); err != nil {
+		t.Errorf("topics that are there: %v", err)
+	}
+	swapped := c
+	swapped.ProgressTopic, swapped.Topics = c.Topics[schemas.Flows.Name], map[string]string{schemas.Flows.Name: c.ProgressTopic}
+	err := open(t, swapped).Setup(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "want compact") || !strings.Contains(err.Error(), "want delete") {
+		t.Errorf("a progress topic that forgets, and rows that are compacted: %v", err)
+	}
+}
+
+// Without transactions rows land at least once, with the headers to tell them by.
+func TestAtLeastOnce(t *testing.T) {
+	c := ready(t, nil).config
+	s, err := NewAtLeastOnce(c, sinktest.Tables(), Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	batch := pipeline.NewBatchID(1, 0, 1)
+	for range 2 { // as after a crash
+		landAs(t, s, batch, sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: batch, Seed: 1, Rows: 500}))
+	}
+	seen := map[string]int{}
+	for _, r := range rows(consume(t, c.Broker.Brokers[0], c.Topics[schemas.Flows.Name])) {
+		seen[header(r, HeaderBatch)+"/"+header(r, HeaderRows)]++
+	}
+	if len(seen) != 500 {
+		t.Errorf("%d rows by their headers, want 500", len(seen))
+	}
+	for name, n := range seen {
+		if n != 2 {
+			t.Errorf("row %s came %d times, want twice", name, n)
+		}
+	}
+	if found, err := s.Probe(t.Context(), batch, []pipeline.PieceRef{{Table: "flows", Rows: 500}}); err != nil || found[0] != 0 {
+		t.Errorf("a probe says %v, %v; it cannot know", found, err)
+	}
+	if id, err := s.RegisterLedger(t.Context(), "name", 4, 0, false); err != nil || id == 0 {
+		t.Errorf("ledger id %d, %v", id, err)
+	}
+}
