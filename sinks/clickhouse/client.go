@@ -20,6 +20,7 @@ type client struct {
 	wire   wire
 	config Config
 	at     address
+	login  *login
 }
 
 // wire carries statements and rows to one server: HTTP or ClickHouse's native TCP
@@ -58,7 +59,7 @@ type outcome struct {
 }
 
 // newClient connects to nothing. The configuration is valid.
-func newClient(c Config, url string) (*client, error) {
+func newClient(c Config, url string, who *login) (*client, error) {
 	at, err := parseAddress(url)
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse: %w", err)
@@ -67,11 +68,11 @@ func newClient(c Config, url string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl := &client{config: c, at: at}
+	cl := &client{config: c, at: at, login: who}
 	if at.native {
-		cl.wire = newNative(c, at, tlsConfig)
+		cl.wire = newNative(c, at, tlsConfig, who)
 	} else {
-		cl.wire = newHTTP(c, at, tlsConfig)
+		cl.wire = newHTTP(c, at, tlsConfig, who)
 	}
 	return cl, nil
 }

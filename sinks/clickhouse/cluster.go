@@ -77,14 +77,14 @@ func (s *Sink) each(do func(i int, n *node) error) error {
 
 // Land makes one INSERT of the piece; see pipeline.Sink.
 //
-// Errors: ErrFenced, ErrTransient, ErrInDoubt; anything else is fatal and says
-// what to do. A piece without rows is landed by doing nothing.
+// Errors: ErrFenced, ErrTransient (also when the login is refused: see Renew),
+// ErrInDoubt; anything else is fatal and says what to do. A piece without rows is landed by doing nothing.
 func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, piece pipeline.Piece) error {
 	n, err := s.at(piece.Server)
 	if err != nil {
 		return fmt.Errorf("land batch %v in table %q: %w", batch, piece.Table, err)
 	}
-	return n.says(n.land(ctx, batch, epoch, piece))
+	return n.says(waiting(n.land(ctx, batch, epoch, piece)))
 }
 
 // Probe counts the rows of the batch that are there, for each piece, in order, on
@@ -109,7 +109,7 @@ func (s *Sink) Probe(ctx context.Context, batch pipeline.BatchID, pieces []pipel
 		group.Go(func() error {
 			found, err := n.probe(ctx, batch, pick(pieces, at))
 			if err != nil {
-				return n.says(err)
+				return n.says(waiting(err))
 			}
 			for i, place := range at {
 				counts[place] = found[i]
@@ -130,7 +130,7 @@ func (s *Sink) Probe(ctx context.Context, batch pipeline.BatchID, pieces []pipel
 // Errors: ErrFenced when a later epoch is there already; ErrTransient, then the
 // caller calls again.
 func (s *Sink) Fence(ctx context.Context, ledger uint16, shard int, epoch uint64) error {
-	return s.each(func(_ int, n *node) error { return n.fence(ctx, ledger, shard, epoch) })
+	return s.each(func(_ int, n *node) error { return waiting(n.fence(ctx, ledger, shard, epoch)) })
 }
 
 // LandBatches writes the byte ranges behind the batches into the table batches, in
@@ -150,7 +150,7 @@ func (s *Sink) LandBatches(ctx context.Context, manifests []pipeline.Manifest) e
 		}
 		places[n] = append(places[n], m)
 	}
-	return s.each(func(_ int, n *node) error { return n.landBatches(ctx, places[n]) })
+	return s.each(func(_ int, n *node) error { return waiting(n.landBatches(ctx, places[n])) })
 }
 
 // distributedSQL shows the rows of all servers under the name that people know.

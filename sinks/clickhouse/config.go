@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace/pipeline/secret"
@@ -92,8 +91,8 @@ func (c Config) Validate() error {
 	if err := schemas.CheckIdentifier("database", c.Database); err != nil {
 		fault("%w", err)
 	}
-	if strings.ContainsAny(c.User, "\r\n\x00") || strings.ContainsAny(c.Password.Reveal(), "\r\n\x00") {
-		fault("user or password holds a line break")
+	if _, err := newLogin(c.User, c.Password); err != nil {
+		fault("%w", err)
 	}
 	if c.CAFile != "" && plain {
 		fault("ca_file is set, but url is without TLS: want https:// or tls://")

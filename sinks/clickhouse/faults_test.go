@@ -425,7 +425,7 @@ func TestClassesOfAnswers(t *testing.T) {
 		{"cancelled", code("394", "Query was cancelled"), pipeline.ErrInDoubt, ""},
 		{"no such column", code("16", "No such column x"), nil, "schema"},
 		{"unknown table", code("60", "Table does not exist"), nil, "start the pipeline again"},
-		{"wrong password", code("516", "Authentication failed"), nil, "check user and password"},
+		{"wrong password", code("516", "Authentication failed"), pipeline.ErrTransient, "check user and password"},
 		{"no right", code("497", "Not enough privileges"), nil, "grant INSERT"},
 		{"a code from the future", code("9999", "Something"), pipeline.ErrInDoubt, "Something"},
 		{"bad gateway", status(502, "", "nginx"), pipeline.ErrInDoubt, "is the URL a ClickHouse?"},

@@ -33,6 +33,7 @@ type httpWire struct {
 	config Config
 	at     address
 	tls    *tls.Config // nil without TLS
+	login  *login
 	http   *http.Client
 
 	mu   sync.Mutex
@@ -40,7 +41,7 @@ type httpWire struct {
 }
 
 // newHTTP connects to nothing.
-func newHTTP(c Config, at address, tlsConfig *tls.Config) *httpWire {
+func newHTTP(c Config, at address, tlsConfig *tls.Config, who *login) *httpWire {
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: c.DialTimeout, KeepAlive: 15 * time.Second}).DialContext,
@@ -52,7 +53,7 @@ func newHTTP(c Config, at address, tlsConfig *tls.Config) *httpWire {
 		WriteBufferSize:       64 << 10,
 		DisableCompression:    true,
 	}
-	return &httpWire{config: c, at: at, tls: tlsConfig, http: &http.Client{
+	return &httpWire{config: c, at: at, tls: tlsConfig, login: who, http: &http.Client{
 		Transport: transport,
 		// The headers carry the password: they go to the configured host only.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -75,13 +76,9 @@ func (c *httpWire) close() error {
 // authenticate puts user and password where no log and no error shows them.
 func (c *httpWire) authenticate(h http.Header) {
 	h.Del("Authorization")
-	user := c.config.User
-	if user == "" {
-		user = "default"
-	}
-	h.Set("X-ClickHouse-User", user)
-	if !c.config.Password.IsZero() {
-		h.Set("X-ClickHouse-Key", c.config.Password.Reveal())
+	h.Set("X-ClickHouse-User", c.login.user)
+	if password := c.login.secret(); !password.IsZero() {
+		h.Set("X-ClickHouse-Key", password.Reveal())
 	}
 }
 

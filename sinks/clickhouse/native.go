@@ -26,14 +26,15 @@ type nativeWire struct {
 	config Config
 	at     address
 	tls    *tls.Config // nil without TLS
+	login  *login
 
 	mu    sync.Mutex
 	conns map[string]driver.Conn // for questions, by database, opened at first use
 }
 
 // newNative connects to nothing.
-func newNative(c Config, at address, tlsConfig *tls.Config) *nativeWire {
-	return &nativeWire{config: c, at: at, tls: tlsConfig, conns: map[string]driver.Conn{}}
+func newNative(c Config, at address, tlsConfig *tls.Config, who *login) *nativeWire {
+	return &nativeWire{config: c, at: at, tls: tlsConfig, login: who, conns: map[string]driver.Conn{}}
 }
 
 // close drops idle connections.
@@ -64,7 +65,7 @@ func (n *nativeWire) conn(database string) (driver.Conn, error) {
 	conn, err := ch.Open(&ch.Options{
 		Addr:            []string{n.at.host},
 		TLS:             n.tls,
-		Auth:            ch.Auth{Database: database, Username: n.user(), Password: n.config.Password.Reveal()},
+		Auth:            ch.Auth{Database: database, Username: n.login.user, Password: n.login.secret().Reveal()},
 		DialTimeout:     n.config.DialTimeout,
 		ReadTimeout:     n.config.QueryTimeout,
 		MaxOpenConns:    16,
@@ -76,13 +77,6 @@ func (n *nativeWire) conn(database string) (driver.Conn, error) {
 	}
 	n.conns[database] = conn
 	return conn, nil
-}
-
-func (n *nativeWire) user() string {
-	if n.config.User == "" {
-		return "default"
-	}
-	return n.config.User
 }
 
 // answering are the statements that answer with rows.
@@ -172,7 +166,7 @@ func (n *nativeWire) dial(ctx context.Context) (net.Conn, error) {
 // handshake logs in.
 func (n *nativeWire) handshake(ctx context.Context, conn net.Conn) (*native.Client, error) {
 	client, err := native.Connect(ctx, conn, native.Options{
-		Database: n.config.Database, User: n.user(), Password: n.config.Password.Reveal(),
+		Database: n.config.Database, User: n.login.user, Password: n.login.secret().Reveal(),
 		HandshakeTimeout: n.config.DialTimeout,
 		ReadTimeout:      native.NoTimeout, // Our own watch decides.
 	})

@@ -28,8 +28,8 @@ type node struct {
 }
 
 // newNode connects to nothing. The configuration is valid.
-func newNode(c Config, url string, tables []schemas.Table) (*node, error) {
-	cl, err := newClient(c, url)
+func newNode(c Config, url string, who *login, tables []schemas.Table) (*node, error) {
+	cl, err := newClient(c, url, who)
 	if err != nil {
 		return nil, err
 	}

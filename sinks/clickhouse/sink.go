@@ -17,6 +17,7 @@ import (
 // piece in one of them. It is safe for concurrent use.
 type Sink struct {
 	config Config
+	login  *login
 	nodes  []*node // by name, so that the order of the list means nothing
 	first  *node   // the first of the list: questions go there
 }
@@ -46,9 +47,13 @@ func New(c Config, tables []schemas.Table) (*Sink, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	s := &Sink{config: c}
+	who, err := newLogin(c.User, c.Password)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{config: c, login: who}
 	for _, url := range c.urls() {
-		n, err := newNode(c, url, all)
+		n, err := newNode(c, url, s.login, all)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +76,8 @@ func (s *Sink) Close() error {
 // Conn gives clickhouse-go's connection pool on the sink's database, for reading:
 // Query, QueryRow and Select with server-side parameters. It belongs to the sink.
 // Never use it to insert rows into exact tables: its deadlines end INSERTs. In a
-// cluster it is the first server of the list, whose Distributed tables show all.
+// cluster it is the first server of the list, whose Distributed tables show all. Over
+// native TCP Renew ends it: then ask for it again.
 func (s *Sink) Conn() (driver.Conn, error) { return s.first.wire.reads() }
 
 // Exec runs one statement on the sink's database and gives the answer's text
