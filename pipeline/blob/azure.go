@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -50,7 +52,7 @@ type AccountConfig struct {
 // are not followed, a credential goes to the configured endpoint only, and the
 // address behind the endpoint's name is checked when it is dialled.
 type AzureStore struct {
-	accounts map[string]*account
+	accounts atomic.Pointer[map[string]*account] // the map itself never changes
 	lists    listCounters
 }
 
@@ -64,31 +66,61 @@ type account struct {
 // NewAzureStore checks the accounts, reporting every fault at once, and makes a
 // client for each. It does no I/O.
 func NewAzureStore(accounts []AccountConfig) (*AzureStore, error) {
-	s := &AzureStore{accounts: make(map[string]*account, len(accounts))}
+	made, err := newAccounts(accounts)
+	if len(accounts) == 0 {
+		err = errors.New("no storage account configured")
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &AzureStore{}
+	s.accounts.Store(&made)
+	return s, nil
+}
+
+func newAccounts(accounts []AccountConfig) (map[string]*account, error) {
+	made := make(map[string]*account, len(accounts))
 	var faults []error
 	for _, c := range accounts {
 		a, err := newAccount(c)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
-		case s.accounts[c.Name] != nil:
+		case made[c.Name] != nil:
 			faults = append(faults, fmt.Errorf("storage account %q: configured twice", c.Name))
 		default:
-			s.accounts[c.Name] = a
+			made[c.Name] = a
 		}
 	}
-	if len(accounts) == 0 {
-		faults = append(faults, errors.New("no storage account configured"))
+	return made, errors.Join(faults...)
+}
+
+// Renew makes clients of accounts that are new, or have another credential now. Each
+// request after the call of apply uses them; those under way end as they began.
+// Accounts that are not among these stay as they are. One Renew at a time.
+//
+// Errors: as NewAzureStore.
+func (s *AzureStore) Renew(accounts []AccountConfig) (apply func(), err error) {
+	made, err := newAccounts(accounts)
+	if err != nil {
+		return nil, err
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
-	}
-	return s, nil
+	return func() {
+		old := *s.accounts.Load()
+		all := maps.Clone(old)
+		maps.Copy(all, made)
+		s.accounts.Store(&all)
+		for name := range made {
+			if a := old[name]; a != nil {
+				a.http.CloseIdleConnections()
+			}
+		}
+	}, nil
 }
 
 // Close drops idle connections. Calls under way go on.
 func (s *AzureStore) Close() {
-	for _, a := range s.accounts {
+	for _, a := range *s.accounts.Load() {
 		a.http.CloseIdleConnections()
 	}
 }
@@ -186,7 +218,7 @@ func contentRange(s string) (first, total int64, ok bool) {
 }
 
 func (s *AzureStore) account(op, object, name string) (*account, error) {
-	a := s.accounts[name]
+	a := (*s.accounts.Load())[name]
 	if a == nil {
 		return nil, &Error{Op: op, Object: object, Offset: -1, Detail: fmt.Sprintf("storage account %q is not configured", name)}
 	}

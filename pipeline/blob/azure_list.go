@@ -41,14 +41,14 @@ func (s *AzureStore) ListPage(ctx context.Context, account, containerName, prefi
 	blob func(path string, size int64, etag string), folder func(prefix string),
 ) (next string, err error) {
 	object := account + "/" + containerName + "/" + prefix
-	a, err := s.account("list container", object, account)
-	if err != nil {
-		return "", err
-	}
 	if !validContainer(containerName) {
 		return "", &Error{Op: "list container", Object: object, Offset: -1, Detail: "no name of a container"}
 	}
 	for try := 1; ; try++ {
+		a, err := s.account("list container", object, account) // each time: see Renew
+		if err != nil {
+			return "", err
+		}
 		s.lists.requests.Add(1)
 		page, err := a.listPage(ctx, containerName, prefix, delimiter, marker)
 		if err == nil {

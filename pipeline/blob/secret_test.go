@@ -305,3 +305,61 @@ func TestOddNamesAreNotRequested(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 }
+
+// A store whose SAS was replaced reads and lists with the new one from the next
+// request on; a client that cannot be made changes nothing.
+func TestCredentialsAreRenewed(t *testing.T) {
+	s := blobtest.Start(t)
+	valid := "first"
+	s.SetFault(func(r blobtest.Request) *blobtest.Fault {
+		if !strings.Contains(r.Query, "sig="+valid) {
+			return &blobtest.Fault{Status: http.StatusForbidden, Code: "AuthenticationFailed"}
+		}
+		return nil
+	})
+	s.Put(id, []byte("x"))
+	other := pipeline.BlobID{Account: "other", Container: container, Path: "x"}
+	s.Put(other, []byte("x"))
+	as := func(name, sig string) blob.AccountConfig {
+		return blob.AccountConfig{Name: name, Endpoint: s.Endpoint(name), SAS: secret.New("sig=" + sig)}
+	}
+	store, err := blob.NewAzureStore([]blob.AccountConfig{as(account, "first")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	use := func(id pipeline.BlobID) error {
+		resp, err := store.Get(t.Context(), id, 0, 0, "")
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		_, err = store.ListPage(t.Context(), id.Account, id.Container, "", "", "", nil, nil)
+		return err
+	}
+	if err := use(id); err != nil {
+		t.Fatal(err)
+	}
+	valid = "second"
+	if err := use(id); err == nil {
+		t.Fatal("the old SAS is accepted")
+	}
+	if _, err := store.Renew([]blob.AccountConfig{as(account, "second"), {Name: "bad"}}); err == nil || use(id) == nil {
+		t.Errorf("an account without a credential: %v, or half of it was taken over", err)
+	}
+	apply, err := store.Renew([]blob.AccountConfig{as(account, "second"), as("other", "second")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply()
+	if err := errors.Join(use(id), use(other)); err != nil {
+		t.Error(err)
+	}
+	if apply, err = store.Renew([]blob.AccountConfig{as("other", "second")}); err != nil {
+		t.Fatal(err)
+	}
+	apply()
+	if err := use(id); err != nil {
+		t.Errorf("the account that was not named: %v", err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -70,7 +71,7 @@ func (c Config) Validate() error {
 // Store implements ledger.Shared.
 type Store struct {
 	cfg       Config
-	container *blob.AzureContainer
+	container atomic.Pointer[blob.AzureContainer]
 	prefix    string // "" or ending in "/"
 }
 
@@ -86,18 +87,31 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return fail(err)
 	}
-	s := &Store{cfg: cfg, container: c}
+	s := &Store{cfg: cfg}
+	s.container.Store(c)
 	if cfg.Prefix != "" {
 		s.prefix = cfg.Prefix + "/"
 	}
 	return s, nil
 }
 
+// Renew makes a client with another credential, of the same container. Each attempt
+// after the call of apply uses it; those under way end as they began.
+//
+// Errors: as New.
+func (s *Store) Renew(account blob.AccountConfig) (apply func(), err error) {
+	fresh, err := blob.NewAzureContainer(account, s.cfg.Container)
+	if err != nil {
+		return nil, fmt.Errorf("ledger container: %w", err)
+	}
+	return func() { s.container.Swap(fresh).Close() }, nil
+}
+
 // Close drops idle connections.
-func (s *Store) Close() { s.container.Close() }
+func (s *Store) Close() { s.container.Load().Close() }
 
 // String names the place for people.
-func (s *Store) String() string { return s.container.Object(strings.TrimSuffix(s.prefix, "/")) }
+func (s *Store) String() string { return s.container.Load().Object(strings.TrimSuffix(s.prefix, "/")) }
 
 // Prepare makes the container where it is missing. It asks by listing, which the
 // ledger needs the right for anyway: a SAS of a container may not look at the
@@ -108,8 +122,8 @@ func (s *Store) Prepare(ctx context.Context) error {
 	if err == nil || !errors.As(err, &missing) || missing.Kind != blob.KindMissing {
 		return err
 	}
-	err = s.retry(ctx, "create ledger container", "", func(ctx context.Context) error {
-		_, err := s.container.Client().Create(ctx, nil)
+	err = s.retry(ctx, "create ledger container", "", func(ctx context.Context, client *container.Client) error {
+		_, err := client.Create(ctx, nil)
 		return err
 	})
 	if e, ok := errors.AsType[*blob.Error](err); ok && e.Code == "ContainerAlreadyExists" {
@@ -123,7 +137,7 @@ func (s *Store) Prepare(ctx context.Context) error {
 
 // retry makes attempts until one works, the error is not transient, or all tries
 // are used up.
-func (s *Store) retry(ctx context.Context, op, name string, attempt func(context.Context) error) error {
+func (s *Store) retry(ctx context.Context, op, name string, attempt func(context.Context, *container.Client) error) error {
 	for n := 0; ; n++ {
 		err := s.try(ctx, op, name, attempt)
 		if err == nil {
@@ -136,21 +150,22 @@ func (s *Store) retry(ctx context.Context, op, name string, attempt func(context
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("%s %q: %w", op, s.container.Object(s.prefix+name), ctx.Err())
+			return fmt.Errorf("%s %q: %w", op, s.container.Load().Object(s.prefix+name), ctx.Err())
 		}
 	}
 }
 
-func (s *Store) try(ctx context.Context, op, name string, attempt func(context.Context) error) *blob.Error {
+func (s *Store) try(ctx context.Context, op, name string, attempt func(context.Context, *container.Client) error) *blob.Error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
 	defer cancel()
-	err := attempt(bounded)
+	at := s.container.Load()
+	err := attempt(bounded, at.Client())
 	if err == nil {
 		return nil
 	}
 	// Convert looks at the caller's context: the deadline of one attempt is ours, and
 	// to the caller it is a service that is slow.
-	e := s.container.Convert(ctx, op, s.prefix+name, err)
+	e := at.Convert(ctx, op, s.prefix+name, err)
 	if e.Kind == blob.KindRefused && strings.HasSuffix(e.Code, "Mismatch") && e.Code != "AuthorizationSourceIPMismatch" {
 		e.Detail = "the credential lacks the right; give it the role Storage Blob Data Contributor on the container, or a SAS with read, add, create, write, delete and list"
 	}
@@ -187,8 +202,8 @@ func absent(err error) bool {
 	return ok && e.Code == "BlobNotFound"
 }
 
-func (s *Store) blob(name string) *blockblob.Client {
-	return s.container.Client().NewBlockBlobClient(s.prefix + name)
+func (s *Store) blob(client *container.Client, name string) *blockblob.Client {
+	return client.NewBlockBlobClient(s.prefix + name)
 }
 
 // put writes the whole blob in one request.
@@ -197,8 +212,8 @@ func (s *Store) put(ctx context.Context, op, name string, data []byte, condition
 	if conditions != nil {
 		options.AccessConditions = &azblob.AccessConditions{ModifiedAccessConditions: conditions}
 	}
-	err = s.retry(ctx, op, name, func(ctx context.Context) error {
-		answer, err := s.blob(name).Upload(ctx, streaming.NopCloser(bytes.NewReader(data)), options)
+	err = s.retry(ctx, op, name, func(ctx context.Context, client *container.Client) error {
+		answer, err := s.blob(client, name).Upload(ctx, streaming.NopCloser(bytes.NewReader(data)), options)
 		if err == nil && answer.ETag != nil {
 			version = string(*answer.ETag)
 		}
@@ -256,8 +271,8 @@ const maxObject = 1 << 30
 
 // Load implements ledger.Shared.
 func (s *Store) Load(ctx context.Context, name string) (data []byte, version string, err error) {
-	err = s.retry(ctx, "read ledger object", name, func(ctx context.Context) error {
-		answer, err := s.blob(name).DownloadStream(ctx, nil)
+	err = s.retry(ctx, "read ledger object", name, func(ctx context.Context, client *container.Client) error {
+		answer, err := s.blob(client, name).DownloadStream(ctx, nil)
 		if err != nil {
 			return err
 		}
@@ -301,9 +316,9 @@ func (s *Store) list(ctx context.Context, prefix string, most int32) ([]string, 
 	var names []string
 	for {
 		var page container.ListBlobsFlatResponse
-		err := s.retry(ctx, "list ledger objects", prefix, func(ctx context.Context) (err error) {
+		err := s.retry(ctx, "list ledger objects", prefix, func(ctx context.Context, client *container.Client) (err error) {
 			// A pager that has failed once fails for ever, so each page has its own.
-			page, err = s.container.Client().NewListBlobsFlatPager(options).NextPage(ctx)
+			page, err = client.NewListBlobsFlatPager(options).NextPage(ctx)
 			return err
 		})
 		if err != nil {
@@ -321,8 +336,8 @@ func (s *Store) list(ctx context.Context, prefix string, most int32) ([]string, 
 
 // Delete implements ledger.Store.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	err := s.retry(ctx, "delete ledger object", name, func(ctx context.Context) error {
-		_, err := s.blob(name).Delete(ctx, nil)
+	err := s.retry(ctx, "delete ledger object", name, func(ctx context.Context, client *container.Client) error {
+		_, err := s.blob(client, name).Delete(ctx, nil)
 		return err
 	})
 	if absent(err) {

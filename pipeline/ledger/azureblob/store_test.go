@@ -185,3 +185,35 @@ func TestConfigFaults(t *testing.T) {
 		}
 	}
 }
+
+// A ledger whose SAS was replaced goes on with the new one.
+func TestCredentialIsRenewed(t *testing.T) {
+	server := blobtest.Start(t)
+	as := func(sig string) blob.AccountConfig {
+		return blob.AccountConfig{Name: "acc", Endpoint: server.Endpoint("acc"), SAS: secret.New("sig=" + sig)}
+	}
+	s := open(t, azureblob.DefaultConfig(as("first"), "ledger"))
+	server.SetFault(func(r blobtest.Request) *blobtest.Fault {
+		if !strings.Contains(r.Query, "sig=second") {
+			return &blobtest.Fault{Status: http.StatusForbidden, Code: "AuthenticationFailed"}
+		}
+		return nil
+	})
+	if err := s.Put(t.Context(), "info", []byte("a")); err == nil {
+		t.Fatal("the old SAS is accepted")
+	}
+	if _, err := s.Renew(blob.AccountConfig{Name: "acc"}); err == nil {
+		t.Error("an account without a credential is accepted")
+	}
+	apply, err := s.Renew(as("second"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply()
+	if err := s.Put(t.Context(), "info", []byte("b")); err != nil {
+		t.Error(err)
+	}
+	if names, err := s.List(t.Context(), ""); err != nil || len(names) != 1 {
+		t.Errorf("names %q, %v", names, err)
+	}
+}
