@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type Source struct {
 	containers []*state
 	memory     memory
 	count      counters
+	renewed    chan Config // at most one, that Run has not taken yet
 }
 
 var _ pipeline.Source = (*Source)(nil)
@@ -51,11 +53,49 @@ func New(cfg Config, lister Lister) (*Source, error) {
 	if lister == nil {
 		return nil, errors.New("sweeper: no lister")
 	}
-	s := &Source{cfg: cfg, lister: lister, start: cfg.Start.UTC().Truncate(time.Hour)}
-	for _, c := range cfg.Containers {
-		s.containers = append(s.containers, &state{Container: c, roots: map[string]*root{}})
-	}
+	s := &Source{cfg: cfg, lister: lister, start: cfg.Start.UTC().Truncate(time.Hour), renewed: make(chan Config, 1)}
+	s.contain(cfg.Containers)
 	return s, nil
+}
+
+// contain makes these the containers, and keeps what is known of those that were
+// there.
+func (s *Source) contain(all []Container) {
+	old := s.containers
+	s.containers = nil
+	for _, c := range all {
+		known := &state{Container: c, roots: map[string]*root{}}
+		if i := slices.IndexFunc(old, func(o *state) bool { return o.Container == c }); i >= 0 {
+			known = old[i]
+		}
+		s.containers = append(s.containers, known)
+	}
+}
+
+// Renew changes the intervals and the containers. After the call of apply Run ends
+// the pass that it is in, and makes one with the new ones at once. A new container
+// is listed from the first hour of the source on. Call it from one goroutine at a
+// time; Run may run.
+//
+// Errors: as New.
+func (s *Source) Renew(interval, discover time.Duration, containers []Container) (apply func(), err error) {
+	fresh := s.cfg
+	fresh.Interval, fresh.Discover, fresh.Containers = interval, discover, containers
+	if err := fresh.Validate(); err != nil {
+		return nil, err
+	}
+	return func() {
+		select {
+		case <-s.renewed: // an older one
+		default:
+		}
+		s.renewed <- fresh
+	}, nil
+}
+
+func (s *Source) take(fresh Config) {
+	s.cfg.Interval, s.cfg.Discover = fresh.Interval, fresh.Discover
+	s.contain(fresh.Containers)
 }
 
 // Run lists until ctx ends. Faults of the store are counted, logged once a pass,
@@ -77,21 +117,24 @@ func (s *Source) Run(ctx context.Context, emit func(context.Context, pipeline.De
 				slog.Int("faults", faults.n), slog.String("error", faults.last.Error()))
 			wait = min(wait, retryWait)
 		}
-		if !pause(ctx, max(wait, 0)) {
+		if !s.pause(ctx, max(wait, 0)) {
 			return nil
 		}
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for the next pass.
+func (s *Source) pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return false
+	case fresh := <-s.renewed:
+		s.take(fresh)
 	case <-t.C:
-		return ctx.Err() == nil
 	}
+	return ctx.Err() == nil
 }
 
 // faults are the store's errors in one pass.

@@ -443,3 +443,32 @@ func TestConfig(t *testing.T) {
 		t.Error("no lister")
 	}
 }
+
+// A sweeper that runs takes shorter intervals and further containers over at once,
+// and keeps what it knows.
+func TestRenew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, began, nil)
+		root := layouts[0]
+		w.put(root, began, "A", 100)
+		w.run()
+		time.Sleep(time.Second)
+		w.expect("at the start", line(root, began, "A", 100))
+		if _, err := w.source.Renew(time.Minute, time.Second, nil); err == nil {
+			t.Error("no container, and folders walked more often than listed: accepted")
+		}
+		const other = "insights-logs-other"
+		w.server.Put(pipeline.BlobID{Account: account, Container: other, Path: id(root, began, "B").Path}, make([]byte, 50))
+		apply, err := w.source.Renew(time.Minute, time.Hour, []listing.Container{{Account: account, Container: other}, {Account: account, Container: container}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply()
+		apply() // the last one counts
+		time.Sleep(time.Second)
+		w.expect("of the new container", began.Format("02T15")+" "+account+"/"+other+"/"+root+"macAddress=B/PT1H.json 50")
+		w.put(root, began, "A", 200)
+		time.Sleep(time.Minute)
+		w.expect("within the new interval", line(root, began, "A", 200))
+	})
+}

@@ -16,6 +16,11 @@ import (
 // caller that sweeps at the end of its input wants to know that it was not seen
 // whole.
 func (s *Source) Sweep(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error {
+	select {
+	case fresh := <-s.renewed:
+		s.take(fresh)
+	default:
+	}
 	s.memory.clear()
 	for _, c := range s.containers {
 		c.discovered = time.Time{}
