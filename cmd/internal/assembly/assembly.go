@@ -61,8 +61,10 @@ type Pipeline struct {
 	log        *slog.Logger
 	directory  *ledger.Directory    // nil when the caller holds the ledger
 	store      *blob.AzureStore     // nil where directories are read
+	accounts   []blob.AccountConfig // of the store, as they were resolved last
 	files      *blob.DirectoryStore // nil where accounts are read
 	hubs       *hubSet
+	sweeps     *listing.Source // nil without a sweeper
 	parser     atomic.Pointer[announce.Parser]
 	openHub    func(Hub) (*eventhubs.Source, error)
 	transforms *transforms
@@ -233,7 +235,10 @@ func (p *Pipeline) openStore(cfg config.Config) error {
 		return p.openDirectories(cfg)
 	}
 	var err error
-	if p.store, err = Blobs(cfg); err != nil {
+	if p.accounts, err = storageAccounts(cfg); err != nil {
+		return err
+	}
+	if p.store, err = blob.NewAzureStore(p.accounts); err != nil {
 		return err
 	}
 	p.Reader, err = newReader(p.store)
@@ -339,11 +344,11 @@ func (p *Pipeline) sources(cfg config.Config, deps Deps, start time.Time) ([]pip
 		sources = append(sources, t)
 	}
 	if cfg.Sweeper.Interval > 0 {
-		s, err := p.sweeper(cfg, deps, start)
-		if err != nil {
+		var err error
+		if p.sweeps, err = p.sweeper(cfg, deps, start); err != nil {
 			return nil, err
 		}
-		sources = append(sources, s)
+		sources = append(sources, p.sweeps)
 	}
 	return sources, nil
 }
@@ -367,7 +372,7 @@ func containers(cfg config.Config) []listing.Container {
 	return all
 }
 
-func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (pipeline.Source, error) {
+func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (*listing.Source, error) {
 	c := listing.DefaultConfig(start, containers(cfg)...)
 	c.Interval, c.Discover, c.Log, c.Now = cfg.Sweeper.Interval, cfg.Sweeper.Discover, deps.Logger, deps.clock()
 	return listing.New(c, p.store)

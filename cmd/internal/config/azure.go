@@ -17,24 +17,25 @@ type Account struct {
 	Endpoint string `yaml:"endpoint"`
 	// Aliases are further blob endpoints under which notifications name the account.
 	// Default none.
-	Aliases []string `yaml:"aliases"`
-	// Containers that may be read, by exact name. Required, at least one.
-	Containers []string `yaml:"containers"`
+	Aliases []string `yaml:"aliases" reload:"live"`
+	// Containers that may be read, by exact name. Required, at least one. A running
+	// pipeline takes further ones over, and none away.
+	Containers []string `yaml:"containers" reload:"live"`
 	// Key names the account key. One of key, sas, connection_string and identity.
-	Key Reference `yaml:"key"`
+	Key Reference `yaml:"key" reload:"live"`
 	// SAS names a shared access signature with the rights read and list. One of key, sas,
 	// connection_string and identity.
-	SAS Reference `yaml:"sas"`
+	SAS Reference `yaml:"sas" reload:"live"`
 	// ConnectionString names the account's connection string. One of key, sas,
 	// connection_string and identity.
-	ConnectionString Reference `yaml:"connection_string"`
+	ConnectionString Reference `yaml:"connection_string" reload:"live"`
 	// Identity reads with an identity of Entra ID, which needs the role Storage Blob Data
 	// Reader on the account or its containers. Default: the pipeline's identity, unless
 	// there is a key, a SAS or a connection string.
-	Identity *Identity `yaml:"identity"`
+	Identity *Identity `yaml:"identity" reload:"live"`
 	// PrivateNetwork allows the endpoint's name to resolve to a private address, as it
 	// does behind Azure Private Link. Default false.
-	PrivateNetwork bool `yaml:"private_network"`
+	PrivateNetwork bool `yaml:"private_network" reload:"live"`
 }
 
 // EventHub is one hub that announces blobs.

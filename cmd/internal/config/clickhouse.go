@@ -25,7 +25,7 @@ type ClickHouse struct {
 	// User who writes and reads. Default default.
 	User string `yaml:"user"`
 	// Password names the user's password. Default none.
-	Password Reference `yaml:"password"`
+	Password Reference `yaml:"password" reload:"live"`
 	// CAFile holds the certificates (PEM) that may sign the servers'. Only with TLS.
 	// Default those of the operating system.
 	CAFile string `yaml:"ca_file"`

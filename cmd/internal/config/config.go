@@ -54,8 +54,9 @@ type Config struct {
 
 	// Identity is used by every account and hub that names no credential of its own.
 	// Default none.
-	Identity *Identity `yaml:"identity"`
-	// Accounts are the storage accounts that hold flow logs. Required, at least one.
+	Identity *Identity `yaml:"identity" reload:"live"`
+	// Accounts are the storage accounts that hold flow logs. Required, at least one. A
+	// running pipeline takes further ones over, and none away.
 	Accounts []Account `yaml:"accounts"`
 	// EventHubs are the hubs that announce new bytes. Default none: the sweeper finds
 	// everything, minutes later.
@@ -90,11 +91,11 @@ type Config struct {
 // Sweeper finds what no announcement told of.
 type Sweeper struct {
 	// Interval between two listings of the current and the previous hour. Default
-	// 10m, at least 1s; 0s switches the sweeper off.
-	Interval time.Duration `yaml:"interval"`
+	// 10m, at least 1s; 0s switches the sweeper off, which takes a restart.
+	Interval time.Duration `yaml:"interval" reload:"live"`
 	// Discover is the time between two walks over the folders, which find network
 	// interfaces that no notification told of. Default 1h, at least interval.
-	Discover time.Duration `yaml:"discover"`
+	Discover time.Duration `yaml:"discover" reload:"live"`
 }
 
 // Default gives the defaults.
@@ -182,7 +183,7 @@ func (c Config) Validate() error {
 // validateValues checks every field whose values are a closed list, and every
 // reference.
 func (c Config) validateValues(check checker) {
-	walk("", reflect.ValueOf(c), func(path string, v reflect.Value) bool {
+	walk("", false, reflect.ValueOf(c), func(path string, _ bool, v reflect.Value) bool {
 		if r, ok := v.Interface().(Reference); ok {
 			check(r.Env == "" || r.File == "", path, "names both env and file: keep one")
 			return false

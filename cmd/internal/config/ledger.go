@@ -32,17 +32,17 @@ type LedgerAzure struct {
 	// Letters, digits, '-', '_' and '/'. Default "".
 	Prefix string `yaml:"prefix"`
 	// Key names the account key. One of key, sas and identity.
-	Key Reference `yaml:"key"`
+	Key Reference `yaml:"key" reload:"live"`
 	// SAS names a shared access signature with the rights read, add, create, write,
 	// delete and list on the container. One of key, sas and identity.
-	SAS Reference `yaml:"sas"`
+	SAS Reference `yaml:"sas" reload:"live"`
 	// Identity writes with an identity of Entra ID, which needs the role Storage Blob
 	// Data Contributor on the container. Default: the pipeline's identity, unless there is
 	// a key or a SAS.
-	Identity *Identity `yaml:"identity"`
+	Identity *Identity `yaml:"identity" reload:"live"`
 	// PrivateNetwork allows the endpoint's name to resolve to a private address, as it
 	// does behind Azure Private Link. Default false.
-	PrivateNetwork bool `yaml:"private_network"`
+	PrivateNetwork bool `yaml:"private_network" reload:"live"`
 }
 
 // account is the container's account as the others are configured.

@@ -51,6 +51,8 @@ func (r Reference) Resolve() (secret.Secret, error) {
 // Named is a reference with its key path.
 type Named struct {
 	Key string
+	// Live: a running pipeline takes a new secret over.
+	Live bool
 	Reference
 }
 

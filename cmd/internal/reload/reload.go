@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/pipeline/secret"
 )
 
 // Interval is how often the file, and those of the secrets, are looked at.
@@ -33,6 +35,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	current config.Config
+	fixed   map[string]secret.Secret // secrets that only a start reads, by key
 	seen    [sha256.Size]byte
 	hooks   []Hook
 }
@@ -41,7 +44,22 @@ type Watcher struct {
 func New(path string, current config.Config, log *slog.Logger) *Watcher {
 	w := &Watcher{path: path, current: current, log: log}
 	w.seen = w.digest()
+	w.fixed = fixedSecrets(current)
 	return w
+}
+
+// fixedSecrets reads those that a running pipeline does not take over.
+func fixedSecrets(cfg config.Config) map[string]secret.Secret {
+	found := map[string]secret.Secret{}
+	for _, n := range cfg.References() {
+		if n.Live {
+			continue
+		}
+		if s, err := n.Resolve(); err == nil {
+			found[n.Key] = s
+		}
+	}
+	return found
 }
 
 // OnReload adds a hook. Hooks are called in the order in which they were added.
@@ -105,8 +123,9 @@ var ErrRestart = errors.New("cannot change while the pipeline runs: stop it, and
 
 // Reload reads the file and takes it over, all of it or nothing.
 //
-// Errors: faults of the file; secrets that are not there; every key that cannot
-// change in a running pipeline, with ErrRestart; what a hook refused.
+// Errors: faults of the file; secrets that are not there; every key, and every key of
+// a secret, that cannot change in a running pipeline, with ErrRestart; what a hook
+// refused.
 func (w *Watcher) Reload() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,6 +143,12 @@ func (w *Watcher) Reload() error {
 			fixed = append(fixed, c.Key)
 		}
 	}
+	for key, s := range fixedSecrets(fresh) {
+		if old, there := w.fixed[key]; there && !old.Equal(s) {
+			fixed = append(fixed, key)
+		}
+	}
+	slices.Sort(fixed)
 	if len(fixed) > 0 {
 		return fmt.Errorf("%s: %w", strings.Join(fixed, ", "), ErrRestart)
 	}

@@ -114,7 +114,17 @@ func TestChanges(t *testing.T) {
 	fresh := old
 	fresh.OutOfOrderness, fresh.Sweeper.Interval, fresh.ClickHouse.User = time.Minute, time.Hour, "x"
 	fresh.EventHubs = []config.EventHub{{Hub: "h"}}
-	want := []config.Change{{Key: "out_of_orderness", Live: true}, {Key: "eventhubs", Live: true}, {Key: "sweeper.interval"}, {Key: "clickhouse.user"}}
+	fresh.Accounts = []config.Account{{Name: "new"}, old.Accounts[0]}
+	fresh.Accounts[1].Endpoint, fresh.Accounts[1].Key = "https://other.example", config.Reference{Env: "KEY"}
+	want := []config.Change{
+		{Key: "out_of_orderness", Live: true},
+		{Key: "accounts[0]", Live: true},
+		{Key: "accounts[1].endpoint"},
+		{Key: "accounts[1].key", Live: true},
+		{Key: "eventhubs", Live: true},
+		{Key: "sweeper.interval", Live: true},
+		{Key: "clickhouse.user"},
+	}
 	if diff := cmp.Diff(want, config.Changes(old, fresh)); diff != "" {
 		t.Error(diff)
 	}
