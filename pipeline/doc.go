@@ -4,9 +4,9 @@
 //
 // # The way of the data
 //
-//	Event Grid -> Event Hubs --+
-//	listing ------------------ +-> announce -> shard -> fetch -> decode -> operate -> land -> ClickHouse
-//	                                             |
+//	Event Grid -> Event Hubs --+                                                             +-> ClickHouse
+//	              Kafka -------+-> announce -> shard -> fetch -> decode -> operate -> land --+
+//	listing, directory --------+                 |                                           +-> Kafka
 //	                                             +-- ledger: intent before landing, done after, acknowledge last
 //
 // An announcement says that a blob may have grown. It is a hint: announcements are
@@ -18,7 +18,8 @@
 //     the hash of its blob names without the hour. The core of a shard is a state
 //     machine without goroutines, clock or I/O; its package comment and
 //     shard/crash_test.go are the place to begin reading.
-//   - blob reads the new bytes; decode makes rows of them; operators compute;
+//   - blob reads the new bytes; decode makes rows of them; transforms (operators/filter,
+//     operators/enrich) leave rows out and put columns behind them; operators compute;
 //     sinks land.
 //   - engine carries out what the cores decide: goroutines, memory budget,
 //     back-pressure, stop.
