@@ -123,9 +123,11 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held 
 	if err != nil {
 		return err
 	}
-	sources, err := p.sources(cfg, deps, book.Info().Start)
-	if err != nil {
-		return err
+	var sources []pipeline.Source
+	if !held.reshard { // which wants what is pending, and nothing new
+		if sources, err = p.sources(cfg, deps, book.Info().Start); err != nil {
+			return err
+		}
 	}
 	p.Engine, err = engine.New(engineConfig(cfg), engine.Parts{
 		Ledger: book, Sources: sources, Reader: p.Reader, Sinks: p.sinks(), Checkpoints: p.checkpoints(),

@@ -278,4 +278,8 @@ func TestDirectories(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	w.checkPast(truth)
+	// A resharding lands what is pending, and reads nothing new.
+	w.past(traffic.NewDirectoryWriter(filepath.Join(root, w.account)), first.Add(time.Hour), first.Add(2*time.Hour), 5_000)
+	w.must("ledger", "reshard", "--shards", "2", "--yes")
+	w.checkPast(truth)
 }

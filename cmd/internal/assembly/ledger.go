@@ -161,7 +161,6 @@ func Reshard(ctx context.Context, cfg config.Config, deps Deps, shards int) erro
 // closeWindows runs the pipeline without sources: what is pending lands, and that is
 // the end of the input.
 func closeWindows(ctx context.Context, cfg config.Config, deps Deps, held holding) error {
-	cfg.EventHubs, cfg.Sweeper.Interval = nil, 0
 	p, err := openAs(ctx, cfg, deps, held)
 	if err != nil {
 		return err
