@@ -38,11 +38,12 @@ var clouds = []struct{ suffix, authority string }{
 // Authority gives the address that gives tokens for a service's host: what the
 // configuration says, else AZURE_AUTHORITY_HOST, else that of the host's cloud.
 //
-// The audience of a token is the same in every cloud: https://storage.azure.com/
-// and https://eventhubs.azure.net/.
+// The audience of a token is the same in every cloud, as the SDKs of both services
+// ask for it: https://storage.azure.com/ and https://eventhubs.azure.net/.
 //
-// Source: "National clouds and authentication", learn.microsoft.com, and "Authorize
-// access to blobs using Microsoft Entra ID" (resource ids), read 2026-11.
+// Source: the constants of azcore/cloud for the authorities, the code of azblob
+// v1.8.3 and azeventhubs v2.0.2 for the audiences. None was tried against a
+// cloud of Azure.
 func Authority(id config.Identity, host string) string {
 	if id.Authority != "" {
 		return id.Authority

@@ -20,8 +20,8 @@ func tlsConfig() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} 
 // The connection goes to the namespace's host, or to the proxy of the environment;
 // a redirect is refused, since a token follows.
 //
-// Source: "AMQP over WebSockets", Event Hubs documentation, read 2026-11; the
-// subprotocol is that of OASIS "AMQP WebSocket Binding" 1.0.
+// Source: azeventhubs v2.0.2, which gives the address
+// (wss://NAMESPACE/$servicebus/websocket) and whose example names the subprotocol.
 func dialWebSocket(ctx context.Context, args azeventhubs.WebSocketConnParams) (net.Conn, error) {
 	client := &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
