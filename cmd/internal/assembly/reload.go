@@ -93,13 +93,9 @@ func (p *Pipeline) reload(old, fresh config.Config) error {
 	if err != nil {
 		return err
 	}
-	target, err := fresh.ClickHouse.Target()
+	renewTarget, err := p.renewTarget(fresh)
 	if err != nil {
 		return err
-	}
-	renewTarget, err := p.Sink.Renew(target.Password)
-	if err != nil {
-		return prefixed(err, "clickhouse.password")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), tuneTimeout)
 	defer cancel()
@@ -112,6 +108,19 @@ func (p *Pipeline) reload(old, fresh config.Config) error {
 		p.hubs.apply(ctx, openers, hubs)
 	}
 	return nil
+}
+
+// renewTarget gives ClickHouse, if rows land there, the password as it is now.
+func (p *Pipeline) renewTarget(fresh config.Config) (apply func(), err error) {
+	if p.Sink == nil {
+		return func() {}, nil
+	}
+	target, err := fresh.ClickHouse.Target()
+	if err != nil {
+		return nil, err
+	}
+	apply, err = p.Sink.Renew(target.Password)
+	return apply, prefixed(err, "clickhouse.password")
 }
 
 // renewAccounts takes storage accounts over: further ones, further containers, other

@@ -129,3 +129,33 @@ func TestChanges(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A rotated secret that only a start reads is refused, not called taken over.
+func TestFixedSecrets(t *testing.T) {
+	e := newEdited(t)
+	password := filepath.Join(filepath.Dir(e.path), "password")
+	e.text += fmt.Sprintf("kafka: {brokers: [\"k:9092\"], tls: {enabled: true}, sasl: {mechanism: plain, user: u, password: {file: %s}}}\n", password)
+	write := func(text string) {
+		if err := os.WriteFile(password, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	e.edit("", "")
+	cfg, err := config.Load(e.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Watcher = reload.New(e.path, cfg, slog.New(slog.DiscardHandler))
+	if err := e.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	write("second")
+	if err := e.Reload(); !errors.Is(err, reload.ErrRestart) || !strings.HasPrefix(err.Error(), "kafka.sasl.password: ") {
+		t.Errorf("have: %v", err)
+	}
+	write("first")
+	if err := e.Reload(); err != nil {
+		t.Error(err)
+	}
+}
