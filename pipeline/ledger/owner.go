@@ -65,6 +65,13 @@ func readOwner(ctx context.Context, store Shared) (Owner, string, error) {
 	return o, version, nil
 }
 
+// CurrentOwner says who owns a shared ledger, for people; ErrNotExist when nobody ever
+// did.
+func CurrentOwner(ctx context.Context, store Shared) (Owner, error) {
+	owner, _, err := readOwner(ctx, store)
+	return owner, err
+}
+
 // Lease is the ownership of a shared ledger, from Own until it is lost or released.
 // Its methods may be called from several goroutines.
 //

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/millrace/millrace/schemas"
 )
@@ -33,17 +34,58 @@ func (s *Sink) CheckSettings(ctx context.Context) error {
 // Errors: as CheckSettings.
 func (s *Sink) Examine(ctx context.Context) error {
 	return s.each(func(_ int, n *node) error {
-		return n.check(ctx, n.checkVersion, n.checkSettings, n.checkRights, n.examineTables, n.checkShards, n.checkViews)
+		return n.check(ctx, n.examinations()...)
 	})
 }
 
-func (s *node) check(ctx context.Context, checks ...func(context.Context) ([]error, error)) error {
+// Examined is what Examine found at one server.
+type Examined struct {
+	Place  int     // in Config.Servers; 0 for Config.URL
+	Faults []error // each with its remedy
+	Err    error   // the server does not answer
+}
+
+// ExamineServers is Examine, told apart by servers, in the order of the list.
+func (s *Sink) ExamineServers(ctx context.Context) []Examined {
+	all := make([]Examined, len(s.nodes))
+	var wg sync.WaitGroup
+	for _, n := range s.nodes {
+		wg.Go(func() {
+			faults, err := n.faults(ctx, n.examinations()...)
+			all[n.place] = Examined{n.place, faults, err}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+type examination = func(context.Context) ([]error, error)
+
+func (s *node) examinations() []examination {
+	return []examination{s.checkVersion, s.checkSettings, s.checkRights, s.examineTables, s.checkShards, s.checkViews}
+}
+
+func (s *node) check(ctx context.Context, checks ...examination) error {
+	faults, err := s.faults(ctx, checks...)
+	if err != nil {
+		return fmt.Errorf("check the server: %w", err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("check the server:\n%w", err)
+	}
+	return nil
+}
+
+// faults gives those of all checks, each once.
+//
+// Errors: the server does not answer.
+func (s *node) faults(ctx context.Context, checks ...examination) ([]error, error) {
 	var faults []error
 	for _, check := range checks {
 		found, err := check(ctx)
 		if err != nil {
 			if class := classifyRead(err); codeOf(err) == 0 || busy[codeOf(err)] {
-				return fmt.Errorf("check the server: %w", class)
+				return nil, class
 			}
 			found = append(found, classifyRead(err)) // The server refuses the question: a fault too.
 		}
@@ -53,10 +95,7 @@ func (s *node) check(ctx context.Context, checks ...func(context.Context) ([]err
 			}
 		}
 	}
-	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("check the server:\n%w", err)
-	}
-	return nil
+	return faults, nil
 }
 
 func (s *node) checkVersion(ctx context.Context) ([]error, error) {

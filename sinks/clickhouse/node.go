@@ -18,6 +18,7 @@ type node struct {
 	// server is what pieces record; "" for the only server of a sink that is no
 	// cluster.
 	server string
+	place  int // in Config.Servers
 	tables map[string]schemas.Table
 	order  []string // names of tables as given
 	nonce  string   // of this process: makes its query ids its own

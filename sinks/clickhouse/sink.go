@@ -52,11 +52,12 @@ func New(c Config, tables []schemas.Table) (*Sink, error) {
 		return nil, err
 	}
 	s := &Sink{config: c, login: who}
-	for _, url := range c.urls() {
+	for i, url := range c.urls() {
 		n, err := newNode(c, url, s.login, all)
 		if err != nil {
 			return nil, err
 		}
+		n.place = i
 		s.nodes = append(s.nodes, n)
 	}
 	s.first = s.nodes[0]

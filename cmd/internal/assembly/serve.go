@@ -88,6 +88,11 @@ func openContainer(cfg config.Config) (*azureblob.Store, error) {
 	if err := cfg.CheckSecrets(); err != nil {
 		return nil, err
 	}
+	return LedgerContainer(cfg)
+}
+
+// LedgerContainer is openContainer where other sections may be at fault.
+func LedgerContainer(cfg config.Config) (*azureblob.Store, error) {
 	account, err := ledgerAccount(cfg)
 	if err != nil {
 		return nil, err

@@ -61,6 +61,8 @@ func Run(ctx context.Context, data []byte, offline bool) []Finding {
 	}
 	r.secrets()
 	r.state()
+	r.directories()
+	r.files()
 	if !offline {
 		r.probes(ctx)
 	}
@@ -166,7 +168,12 @@ func (r *run) probes(ctx context.Context) {
 		key := fmt.Sprintf("eventhubs[%d]", i)
 		start(key, func(ctx context.Context) { r.hub(ctx, key, i, h) })
 	}
-	start("clickhouse", r.clickhouse)
+	if r.cfg.Ledger.Azure != nil {
+		start("ledger", r.ledger)
+	}
+	if r.cfg.HasClickHouse() {
+		start("clickhouse", r.clickhouse)
+	}
 	group.Wait()
 }
 
@@ -253,7 +260,7 @@ func (r *run) retention(key string, report eventhubs.Report) {
 	}
 }
 
-// clickhouse asks what a start asks, and changes nothing.
+// clickhouse asks every server what a start asks, and changes nothing.
 func (r *run) clickhouse(ctx context.Context) {
 	sink, err := assembly.OpenSink(r.cfg)
 	if err != nil {
@@ -261,21 +268,24 @@ func (r *run) clickhouse(ctx context.Context) {
 		return
 	}
 	defer sink.Close()
-	err = sink.Examine(ctx)
-	if err == nil {
-		r.add(OK, "clickhouse", "version, settings, rights and tables are as the promise needs them")
-		return
-	}
-	if ctx.Err() != nil {
-		r.add(Fault, "clickhouse.url", "%s", told(ctx, err))
-		return
-	}
-	head, rest, several := strings.Cut(err.Error(), ":\n")
-	if !several {
-		r.add(Fault, "clickhouse.url", "%s: is the address right, and does the server run?", head)
-		return
-	}
-	for line := range strings.Lines(rest) {
-		r.add(Fault, "clickhouse", "%s", strings.TrimSpace(line))
+	for _, e := range sink.ExamineServers(ctx) {
+		key, address := "clickhouse", "clickhouse.url"
+		if len(r.cfg.ClickHouse.Servers) > 0 {
+			key = fmt.Sprintf("clickhouse.servers[%d]", e.Place)
+			address = key
+		}
+		switch {
+		case e.Err != nil && ctx.Err() != nil:
+			r.add(Fault, address, "%s", told(ctx, e.Err))
+		case e.Err != nil:
+			r.add(Fault, address, "check the server: %v: is the address right, and does the server run?", e.Err)
+		case len(e.Faults) == 0:
+			r.add(OK, key, "version, settings, rights and tables are as the promise needs them")
+		}
+		for _, f := range e.Faults {
+			for line := range strings.Lines(f.Error()) {
+				r.add(Fault, key, "%s", strings.TrimSpace(line))
+			}
+		}
 	}
 }

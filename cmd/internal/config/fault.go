@@ -53,6 +53,10 @@ func (f Faults) Error() string {
 // keyPath is how a fault of Validate begins.
 var keyPath = regexp.MustCompile(`^([a-z][a-z0-9_]*(?:\[\d+\])?(?:\.[a-z][a-z0-9_]*(?:\[\d+\])?)*): `)
 
+// Split takes the faults of one section's files apart, as OpenFilters and OpenEnrich
+// give them, each with its key.
+func Split(err error) Faults { return flatten(err) }
+
 // flatten takes joined errors apart and finds the key path of each.
 func flatten(err error) Faults {
 	if err == nil {

@@ -135,6 +135,43 @@ func (s *Store) Prepare(ctx context.Context) error {
 	return nil
 }
 
+// absentName is no object of a ledger.
+const absentName = "nothing"
+
+// Examine asks whether the container is there, and whether the credential may list,
+// read, write and delete in it. It writes nothing: a Put on condition of a version
+// that is not there, and a Delete of what is not there, are refused by the service
+// after it has looked at the rights.
+//
+// Errors: what Prepare, or a ledger, would meet. A container that is missing is none:
+// Prepare makes it, if the credential may do so.
+func (s *Store) Examine(ctx context.Context) (missing bool, err error) {
+	_, err = s.list(ctx, "info", 1)
+	if e, ok := errors.AsType[*blob.Error](err); ok && e.Kind == blob.KindMissing {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if _, _, err = s.Load(ctx, absentName); !errors.Is(err, ledger.ErrNotExist) {
+		return false, unexpected(err)
+	}
+	conditions := &azblob.ModifiedAccessConditions{IfMatch: to.Ptr(azcore.ETag(`"0x0"`))}
+	if _, err = s.put(ctx, "write ledger object", absentName, nil, conditions); !refused(err) {
+		return false, unexpected(err)
+	}
+	err = s.Delete(ctx, absentName)
+	return false, err
+}
+
+// unexpected is said of a service that finds what cannot be there.
+func unexpected(err error) error {
+	if err == nil {
+		return fmt.Errorf("there is an object %q: this container, or this prefix, is somebody else's", absentName)
+	}
+	return err
+}
+
 // retry makes attempts until one works, the error is not transient, or all tries
 // are used up.
 func (s *Store) retry(ctx context.Context, op, name string, attempt func(context.Context, *container.Client) error) error {
