@@ -52,10 +52,12 @@ func (s *stuck) Land(ctx context.Context, b pipeline.BatchID, epoch uint64, p pi
 	}
 }
 
+// This release leaves commits that are pending, for make.sh in the folder that it
+// names.
 func TestReleaseLeavesPendingCommits(t *testing.T) {
 	dir := os.Getenv("RELEASE_OUT")
 	if dir == "" {
-		t.Skip("RELEASE_OUT is not set") // TestReleaseBeforeReadsManifests sets it
+		dir = t.TempDir()
 	}
 	e, s := newEstate(8, 5), &stuck{target: newTarget()}
 	s.left.Store(1 << 40)
