@@ -26,11 +26,12 @@ func newCheckCommand() *cobra.Command {
 		GroupID: groupOperate,
 		Short:   "Say what is wrong with a configuration, and with what it names",
 		Long: `Reads a configuration, the secrets, directories and files that it names, and unless
---offline asks every storage account, event hub, the container of a shared ledger and
-every server of ClickHouse whether a pipeline could work with them: rights, the
-retention of hubs against how far they were read, settings that break the promise.
-Everything is told at once. Nothing is written anywhere. A key with a fault keeps the
-services of its section from being asked.
+--offline asks every storage account, event hub, the container of a shared ledger,
+every server of ClickHouse and the brokers of Kafka whether a pipeline could work with
+them: rights, the retention of hubs against how far they were read, settings that
+break the promise. Everything is told at once. Nothing is written anywhere, but for a
+transactional id, PROGRESS_TOPIC/check, that Kafka's brokers keep for a while. A key
+with a fault keeps the services of its section from being asked.
 
 The exit code is 0 when a pipeline can start, 1 when something must be mended, and
 2 when there is no such file.`,

@@ -49,6 +49,20 @@ func (s *AtLeastOnce) Setup(ctx context.Context) error {
 }
 
 func (t *target) setup(ctx context.Context, admin *kadm.Client, progress bool) error {
+	return t.assert(ctx, admin, t.topics(progress), progress)
+}
+
+// topics are those of the tables, and the progress topic.
+func (t *target) topics(progress bool) []string {
+	topics := slices.Compact(slices.Sorted(maps.Values(t.config.Topics)))
+	if progress {
+		topics = append(topics, t.config.ProgressTopic)
+	}
+	return topics
+}
+
+// assert makes those topics that are missing, and checks all of them.
+func (t *target) assert(ctx context.Context, admin *kadm.Client, topics []string, progress bool) error {
 	ctx, cancel := t.config.bounded(ctx)
 	defer cancel()
 	wrap := func(err error) error {
@@ -56,10 +70,6 @@ func (t *target) setup(ctx context.Context, admin *kadm.Client, progress bool) e
 			err = fmt.Errorf("%w: %w", pipeline.ErrTransient, why)
 		}
 		return fmt.Errorf("check the topics: %w", err)
-	}
-	topics := slices.Compact(slices.Sorted(maps.Values(t.config.Topics)))
-	if progress {
-		topics = append(topics, t.config.ProgressTopic)
 	}
 	facts, err := t.ensure(ctx, admin, topics)
 	if err != nil {

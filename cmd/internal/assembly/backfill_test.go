@@ -279,7 +279,7 @@ func TestDirectories(t *testing.T) {
 	}
 	w.checkPast(truth)
 	// A resharding lands what is pending, and reads nothing new.
-	w.past(traffic.NewDirectoryWriter(filepath.Join(root, w.account)), first.Add(time.Hour), first.Add(2*time.Hour), 5_000)
+	w.past(traffic.NewDirectoryWriter(filepath.Join(root, w.account)), first.Add(time.Hour), first.Add(2*time.Hour), 0)
 	w.must("ledger", "reshard", "--shards", "2", "--yes")
 	w.checkPast(truth)
 }

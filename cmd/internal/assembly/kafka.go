@@ -21,6 +21,7 @@ const kafkaName = "kafka"
 type kafkaSink interface {
 	pipeline.Sink
 	Setup(ctx context.Context) error
+	Examine(ctx context.Context) (missing []string, err error)
 	RegisterLedger(ctx context.Context, name string, shards int, given uint16, allowForeignRows bool) (uint16, error)
 	Close() error
 }
@@ -48,6 +49,17 @@ func (p *Pipeline) openKafka(cfg config.Config, deps Deps) error {
 		p.kafka = s
 	}
 	return err
+}
+
+// ExamineKafka asks the brokers of the Kafka sink what a start asks, and makes no
+// topic: missing are those that a start would make.
+func ExamineKafka(ctx context.Context, cfg config.Config, deps Deps) (missing []string, err error) {
+	p := &Pipeline{}
+	defer p.Close()
+	if err := p.openKafka(cfg, deps); err != nil {
+		return nil, err
+	}
+	return p.kafka.Examine(ctx)
 }
 
 // prepareKafka waits for the brokers and checks the topics.

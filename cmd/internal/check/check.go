@@ -1,5 +1,6 @@
 // Package check says what is wrong with a configuration, and with what it names,
-// before a pipeline is started: all of it at once. It writes nothing anywhere.
+// before a pipeline is started: all of it at once. It writes nothing anywhere, but for
+// a transactional id of its own that brokers of Kafka keep for a while.
 //
 // Probes run at the same time, each within a limit; Run waits for all of them.
 package check
@@ -173,6 +174,13 @@ func (r *run) probes(ctx context.Context) {
 	}
 	if r.cfg.HasClickHouse() {
 		start("clickhouse", r.clickhouse)
+	}
+	if r.cfg.Kafka != nil {
+		start("kafka", r.kafka)
+	}
+	for i, k := range r.cfg.KafkaSources {
+		key := fmt.Sprintf("kafka_sources[%d]", i)
+		start(key, func(ctx context.Context) { r.topic(ctx, key, k) })
 	}
 	group.Wait()
 }

@@ -5,9 +5,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/cmd/internal/check"
 	"github.com/millrace/millrace/deploy/local/localtest"
@@ -182,4 +186,58 @@ clickhouse: {servers: ["%s", "%s"], cluster: %s}
 		`fault clickhouse.servers[0]: cluster "other" is unknown: see remote_servers`, `fault clickhouse.servers[1]: cluster "other" is unknown`)
 	wants(t, of(t, "clickhouse", text(localtest.ClusterName, "http://127.0.0.1:1"), false),
 		"ok clickhouse.servers[0]: ", "fault clickhouse.servers[1]: check the server: ")
+}
+
+// Topics that are missing are made by a start, or are a fault; those that are there
+// must keep what the promise needs. Nothing is made.
+func TestKafka(t *testing.T) {
+	addr := localtest.StartKafka(t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	admin := kadm.NewClient(client)
+	text := func(addr, create string) string {
+		return fmt.Sprintf(`
+state: s
+start: now
+accounts: [{name: a, endpoint: "http://127.0.0.1:1/a", containers: [flowlogs]}]
+sweeper: {interval: 0s}
+kafka: {brokers: ["%[1]s"], progress_topic: progress, topics: {flows: rows}, create_topics: %[2]s}
+kafka_sources: [{brokers: ["%[1]s"], topic: events}]
+`, addr, create)
+	}
+	wants(t, of(t, "kafka", text(addr, "true"), false),
+		"warn kafka.topics: not there yet, and made at the first start: rows, progress",
+		"ok kafka: the brokers answer, the topics are as the promise needs them, transactions are possible",
+		`fault kafka_sources[0]: kafka topic "events": UNKNOWN_TOPIC_OR_PARTITION`)
+	wants(t, of(t, "kafka", text(addr, "false"), false),
+		`fault kafka: topic "rows" is missing: create it, or set create_topics`,
+		`topic "progress" is missing: create it`, `fault kafka_sources[0]: `)
+	if there, err := admin.ListTopics(t.Context()); err != nil || there.Has("rows") || there.Has("progress") || there.Has("events") {
+		t.Errorf("it made topics: %v, %v", there.Names(), err)
+	}
+	if _, err := admin.CreateTopics(t.Context(), 2, 1, nil, "rows", "progress", "events"); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, of(t, "kafka", text(addr, "true"), false),
+		`fault kafka: topic "progress": cleanup.policy is "delete", want compact`,
+		`ok kafka_sources[0]: topic "events" may be read, 2 partitions; so may the group "millrace"`)
+	compact := "compact"
+	changed, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "cleanup.policy", Value: &compact}}, "progress")
+	if err != nil || changed[0].Err != nil {
+		t.Fatal(err, changed)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		c, err := admin.DescribeTopicConfigs(t.Context(), "progress")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal("the topic's policy does not change", err)
+		}
+		if slices.ContainsFunc(c[0].Configs, func(c kadm.Config) bool { return c.Key == "cleanup.policy" && c.MaybeValue() == compact }) {
+			break
+		}
+	}
+	wants(t, of(t, "kafka", text(addr, "false"), false), "ok kafka: the brokers answer", "ok kafka_sources[0]: ")
+	wants(t, of(t, "kafka", text("127.0.0.1:1", "false"), false), "fault kafka.brokers: ", "fault kafka_sources[0].brokers: ")
 }

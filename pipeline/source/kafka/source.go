@@ -163,13 +163,8 @@ func (s *Source) known(ctx context.Context, admin *kadm.Client) error {
 		if err == nil {
 			err = details[s.cfg.Topic].Err
 		}
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("%w: create it, or correct its name", err)
-		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism):
-			return fmt.Errorf("%w: check user and password, and grant READ on the topic and the group", err)
+		if err == nil || errors.Is(err, kerr.UnknownTopicOrPartition) || refused(err) {
+			return remedy(err)
 		}
 		s.deps.Logger.Warn("kafka does not answer", slog.Any("cause", err))
 		if err := sleep(ctx, retryPause); err != nil {
