@@ -30,7 +30,7 @@ func readFiles(section string, paths []string) (map[string][]byte, error) {
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", section, err))
+			faults = append(faults, fmt.Errorf("%s: %w: name a file that this user may read", section, err))
 			continue
 		}
 		files[path] = data
