@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
@@ -133,6 +134,21 @@ func (c Config) Options(log *slog.Logger) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(m))
 	}
 	return opts, nil
+}
+
+// Advice says what to do when the brokers refuse us, or we them, whatever is asked:
+// no further try mends that. It is "" for every other error.
+func Advice(err error) string {
+	var verification *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &verification):
+		return "check the brokers' names, or set tls.ca_file to the authority that signed their certificates"
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return "check user and password"
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return "the brokers do not offer the mechanism of sasl: choose another"
+	}
+	return ""
 }
 
 func (t TLS) config() (*tls.Config, error) {

@@ -2,13 +2,13 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/broker"
 )
 
 // hopeless are answers that no retry mends, with what to do.
@@ -17,8 +17,6 @@ var hopeless = map[error]string{
 	kerr.TransactionalIDAuthorizationFailed: "grant WRITE and DESCRIBE on transactional ids that begin with the progress topic's name",
 	kerr.ClusterAuthorizationFailed:         "grant the user IDEMPOTENT_WRITE on the cluster",
 	kerr.GroupAuthorizationFailed:           "grant READ on the group to the user",
-	kerr.SaslAuthenticationFailed:           "check user and password",
-	kerr.UnsupportedSaslMechanism:           "the brokers do not offer the mechanism of sasl: choose another",
 	kerr.InvalidTransactionTimeout:          "transaction_timeout is above the brokers' transaction.max.timeout.ms: lower it",
 	kerr.UnknownTopicOrPartition:            "a topic is missing: start the pipeline again to create it, or create it by hand",
 	kerr.MessageTooLarge:                    "raise max.message.bytes of the topic",
@@ -34,9 +32,8 @@ func classify(err error) error {
 	if err == nil {
 		return nil
 	}
-	var verification *tls.CertificateVerificationError
-	if errors.As(err, &verification) {
-		return fmt.Errorf("%w: check the brokers' names, or set tls.ca_file to the authority that signed their certificates", err)
+	if advice := broker.Advice(err); advice != "" {
+		return fmt.Errorf("%w: %s", err, advice)
 	}
 	for cause, hint := range hopeless {
 		if errors.Is(err, cause) {

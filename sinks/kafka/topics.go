@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/broker"
 )
 
 // progressSettings make a progress topic: small segments, so that compaction keeps it
@@ -104,6 +105,9 @@ func (t *target) ensure(ctx context.Context, admin *kadm.Client, topics []string
 				})
 			}
 		} else if err != nil {
+			if broker.Advice(err) != "" { // so it would be with the others
+				return nil, classify(err)
+			}
 			err = fmt.Errorf("topic %q: %w", topic, classify(err))
 		}
 		faults = append(faults, err)

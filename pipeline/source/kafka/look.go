@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/broker"
 )
 
 // lookTime is how long Look reads.
@@ -59,19 +60,21 @@ func Look(ctx context.Context, cfg Config, deps Deps) (partitions int, err error
 
 // refused says that no further try helps.
 func refused(err error) bool {
-	return errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.GroupAuthorizationFailed) ||
-		errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.UnsupportedSaslMechanism)
+	return broker.Advice(err) != "" || errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.GroupAuthorizationFailed)
 }
 
 // remedy says what to do about what the brokers answered.
 func remedy(err error) error {
+	advice := broker.Advice(err)
 	switch {
 	case err == nil:
 		return nil
+	case advice != "":
+		return fmt.Errorf("%w: %s", err, advice)
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return fmt.Errorf("%w: create it, or correct its name", err)
 	case refused(err):
-		return fmt.Errorf("%w: check user and password, and grant READ on the topic and the group", err)
+		return fmt.Errorf("%w: grant the user READ on the topic and the group", err)
 	}
 	return fmt.Errorf("%w: %w", pipeline.ErrTransient, err)
 }
