@@ -2,80 +2,95 @@ package kafka
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
-	"strconv"
+	"sync/atomic"
 
-	"github.com/apache/arrow/go/v17/arrow/memory"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/sinktest"
 )
 
-// childConfig and childEpoch tell a child of the kill test what to land.
-const (
-	childConfig = "MILLRACE_TEST_KAFKA_CHILD"
-	childEpoch  = "MILLRACE_TEST_KAFKA_EPOCH"
-)
+// childOrder tells a child of the kill test, as JSON, what to do.
+const childOrder = "MILLRACE_TEST_KAFKA_CHILD"
 
-// childBatches is how many batches there are to land, each of childRows rows.
-const (
-	childBatches = 24
-	childRows    = 3000
-)
-
-func childBatch(seq uint64) pipeline.Piece {
-	return sinktest.Make(memory.DefaultAllocator, sinktest.Shape{
-		Table: schemas.Flows, Batch: pipeline.NewBatchID(3, 1, seq), Seed: seq, Rows: childRows,
-	})
+// order is where a child stops in the landing of childBatch: at the commit.
+type order struct {
+	Config Config
+	Sent   bool // stop when the commit is sent, not before
 }
 
-// child lands batches as an engine would: it fences, asks which are there, lands the
-// others, and says so. It is killed in the midst of it.
+// childStopped is what a child prints when it has stopped.
+const childStopped = "stopped"
+
+// isCommit says whether a request ends a transaction (EndTxn).
+func isCommit(request []byte) bool { return binary.BigEndian.Uint16(request[4:]) == 26 }
+
+var childID = pipeline.NewBatchID(3, 1, 1)
+
+func childBatch() pipeline.Piece {
+	return sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: childID, Seed: 1, Rows: 2000})
+}
+
+// child begins to land the batch and waits to be killed.
 func child() {
-	if err := landAll(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	fmt.Fprintln(os.Stderr, landHalf())
+	os.Exit(1)
+}
+
+func landHalf() error {
+	ctx := context.Background()
+	var o order
+	if err := json.Unmarshal([]byte(os.Getenv(childOrder)), &o); err != nil {
+		return err
+	}
+	s, err := New(o.Config, sinktest.Tables(), Deps{})
+	if err != nil {
+		return err
+	}
+	var armed atomic.Bool
+	s.options = append(s.options, kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, host)
+		return stopper{Conn: c, order: o, armed: &armed}, err
+	}))
+	if err := s.Fence(ctx, childID.Ledger(), childID.Shard(), 1); err != nil {
+		return err
+	}
+	planned, err := s.Plan(childID, []pipeline.Piece{childBatch()}, nil)
+	if err != nil {
+		return err
+	}
+	armed.Store(true)
+	if err := s.Land(ctx, childID, 1, planned[0]); err != nil {
+		return err
+	}
+	return errors.New("landed without a stop")
+}
+
+// stopper is a connection that stops at the commit.
+type stopper struct {
+	net.Conn
+	order order
+	armed *atomic.Bool
+}
+
+// Write implements net.Conn. The client writes a request at a time.
+func (s stopper) Write(request []byte) (n int, err error) {
+	here := s.armed.Load() && isCommit(request)
+	if !here || s.order.Sent {
+		n, err = s.Conn.Write(request)
+	}
+	if here {
+		fmt.Println(childStopped)
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the parent does
 		os.Exit(1)
 	}
-}
-
-func landAll() error {
-	ctx := context.Background()
-	var c Config
-	if err := json.Unmarshal([]byte(os.Getenv(childConfig)), &c); err != nil {
-		return err
-	}
-	epoch, err := strconv.ParseUint(os.Getenv(childEpoch), 10, 64)
-	if err != nil {
-		return err
-	}
-	s, err := New(c, sinktest.Tables(), Deps{})
-	if err != nil {
-		return err
-	}
-	if err := s.Fence(ctx, 3, 1, epoch); err != nil {
-		return err
-	}
-	for seq := uint64(1); seq <= childBatches; seq++ {
-		id := pipeline.NewBatchID(3, 1, seq)
-		planned, err := s.Plan(id, []pipeline.Piece{childBatch(seq)}, nil)
-		if err != nil {
-			return err
-		}
-		found, err := s.Probe(ctx, id, []pipeline.PieceRef{planned[0].PieceRef})
-		if err != nil {
-			return err
-		}
-		if found[0] != 0 {
-			continue
-		}
-		fmt.Println("landing", seq)
-		if err := s.Land(ctx, id, epoch, planned[0]); err != nil {
-			return err
-		}
-	}
-	fmt.Println("all")
-	return s.Close()
+	return n, err
 }

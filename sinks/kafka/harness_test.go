@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,34 +24,33 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/deploy/local/localtest"
-	"github.com/millrace/millrace/deploy/local/servers"
 	"github.com/millrace/millrace/pipeline"
-	"github.com/millrace/millrace/pipeline/pipelinetest"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/sinktest"
 )
 
 // shared is the one broker of this package's tests; each test has topics of its own.
-var shared struct {
-	once sync.Once
-	k    *servers.Kafka
-	dir  string
-	err  error
-	next atomic.Int64
-}
+// Its third listener is reached through front alone.
+var (
+	shared localtest.SharedKafka
+	front  *cutter
+	topics atomic.Int64 // sets of them that were given away
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childConfig) != "" {
+	if os.Getenv(childOrder) != "" {
 		child()
 		return
 	}
+	var err error
+	if front, err = newCutter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	shared.Proxy = front.listener.Addr().String()
 	code := m.Run()
-	if shared.k != nil {
-		shared.k.Kill() // nobody wants its data
-	}
-	if shared.dir != "" {
-		_ = os.RemoveAll(shared.dir)
-	}
+	front.close()
+	shared.Stop()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -62,44 +60,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// serve gives the address of the shared broker, started at the first call.
-func serve(t testing.TB) string {
-	t.Helper()
-	jar := pipelinetest.RequirePart(t, localtest.EnvKafka)
-	shared.once.Do(func() {
-		//nolint:usetesting // the broker is shared by all tests and outlives this one
-		if shared.dir, shared.err = os.MkdirTemp("", "millrace-kafka-test-"); shared.err != nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-		defer cancel()
-		if shared.k, shared.err = servers.StartKafka(ctx, servers.KafkaOptions{Jar: jar, Dir: shared.dir}); shared.err == nil {
-			shared.err = warm(ctx, shared.k.Addr)
-		}
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.k.Addr
-}
-
-// warm lets a new broker make its own topics, before any test has to wait for it.
-func warm(ctx context.Context, addr string) error {
-	c := DefaultConfig()
-	x, err := begin(ctx, c, []kgo.Opt{kgo.SeedBrokers(addr)}, "warm")
-	if err == nil {
-		x.close()
-	}
-	return err
-}
-
 // config gives a configuration with topics of its own.
 func config(t testing.TB, addr string) Config {
 	t.Helper()
 	c := DefaultConfig()
 	c.Broker.Brokers = []string{addr}
 	c.Topics = map[string]string{}
-	n := shared.next.Add(1)
+	n := topics.Add(1)
 	for _, table := range sinktest.Tables() {
 		c.Topics[table.Name] = fmt.Sprintf("%s-%d", table.Name, n)
 	}
@@ -122,7 +89,7 @@ func open(t testing.TB, c Config) *Sink {
 // ready gives a sink with its topics.
 func ready(t testing.TB, change func(*Config)) *Sink {
 	t.Helper()
-	c := config(t, serve(t))
+	c := config(t, shared.Broker(t).Addr)
 	if change != nil {
 		change(&c)
 	}

@@ -1,18 +1,10 @@
 package kafka
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
@@ -29,95 +21,6 @@ func TestConformance(t *testing.T) {
 	}
 	run(FormatJSON, sinktest.BigPart)
 	run(FormatArrow)
-}
-
-// A process that is killed in the midst of transactions leaves open ones behind; its
-// successors find out what has landed, and in the end every row is there once.
-func TestKilledInATransaction(t *testing.T) {
-	s := ready(t, func(c *Config) { c.Topics = map[string]string{schemas.Flows.Name: c.Topics[schemas.Flows.Name]} })
-	text, err := json.Marshal(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	topic, addr := s.config.Topics[schemas.Flows.Name], s.config.Broker.Brokers[0]
-	left := 0
-	for epoch := 1; ; epoch++ {
-		if epoch == 30 {
-			t.Fatal("the batches never land")
-		}
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childConfig+"="+string(text), fmt.Sprintf("%s=%d", childEpoch, epoch))
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := false
-		lines := 0
-		for scan := bufio.NewScanner(out); scan.Scan() && !done; lines++ {
-			done = scan.Text() == "all"
-			if !done && lines >= 2+epoch%3 {
-				time.Sleep(time.Duration(epoch*3%17) * time.Millisecond) // somewhere in the landing
-				break
-			}
-		}
-		if !done {
-			_ = cmd.Process.Kill()
-		}
-		err = cmd.Wait()
-		if done {
-			if err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-		left += openTransactions(t, addr, topic)
-	}
-	if left == 0 { // on a machine that is slow or quick
-		t.Log("no kill came while a transaction was open: this run shows less")
-	}
-	var want []string
-	for seq := uint64(1); seq <= childBatches; seq++ {
-		p := childBatch(seq)
-		want = append(want, sinktest.Lines(p.Record)...)
-		p.Release()
-	}
-	rec := suite{s.config}.Read(t, schemas.Flows)[0]
-	defer rec.Release()
-	got := sinktest.Lines(rec)
-	if diff := cmp.Diff(sorted(want), got); diff != "" {
-		t.Errorf("rows after kills (-want +got):\n%.2000s", diff)
-	}
-	t.Logf("%d rows; %d kills left a transaction open", len(got), left)
-}
-
-// openTransactions is 1 when the topic has rows that are neither committed nor
-// aborted.
-func openTransactions(t *testing.T, addr, topic string) int {
-	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	admin := kadm.NewClient(cl)
-	stable, err := admin.ListCommittedOffsets(t.Context(), topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	high, err := admin.ListEndOffsets(t.Context(), topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, _ := stable.Lookup(topic, 0)
-	h, _ := high.Lookup(topic, 0)
-	if s.Offset < h.Offset {
-		return 1
-	}
-	return 0
 }
 
 // What a reader is told of a message beside its rows.

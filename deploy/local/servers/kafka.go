@@ -26,14 +26,11 @@ type KafkaOptions struct {
 	Dir string
 	// Port is the preferred port of the plain listener; 0 takes any free one.
 	Port int
-	// Advertise is the address that the broker tells clients instead of its own: that of
-	// a proxy in front of it. Optional.
-	Advertise string
+	// Proxy adds a listener whose clients are told this address instead of its own: that
+	// of a proxy in front of it. Optional.
+	Proxy string
 	// Secure adds a listener with TLS and SASL. Optional.
 	Secure *KafkaSecurity
-	// TransactionVersion is the feature transaction.version of a new broker: 2, the
-	// default, has KIP-890; 1 and 0 are those of older clusters.
-	TransactionVersion *int
 	// LogFile takes what the program prints.
 	LogFile string
 }
@@ -54,9 +51,10 @@ type KafkaSecurity struct {
 // Kafka is a running broker: one node that is its own controller.
 type Kafka struct {
 	*process.Process
-	// Addr is like "127.0.0.1:9092"; SecureAddr that of the other listener.
-	Addr, SecureAddr string
-	Port             int
+	// Addr is like "127.0.0.1:9092"; SecureAddr that of the listener with a password,
+	// ProxiedAddr that of the one behind a proxy.
+	Addr, SecureAddr, ProxiedAddr string
+	Port                          int
 	// PortMoved says that a preferred port was busy.
 	PortMoved bool
 }
@@ -87,9 +85,9 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 }
 
 func startKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
-	preferred := []int{o.Port, 0} // clients, controller
+	preferred := []int{o.Port, 0, 0, 0} // clients, controller, behind the proxy, with a password
 	if o.Secure != nil {
-		preferred = append(preferred, o.Secure.Port)
+		preferred[3] = o.Secure.Port
 	}
 	ports, err := reserve(preferred...)
 	if err != nil {
@@ -97,8 +95,11 @@ func startKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	}
 	defer bound(ports)
 	k := &Kafka{Port: ports[0].Number, Addr: fmt.Sprintf("127.0.0.1:%d", ports[0].Number)}
+	if o.Proxy != "" {
+		k.ProxiedAddr = fmt.Sprintf("127.0.0.1:%d", ports[2].Number)
+	}
 	if o.Secure != nil {
-		k.SecureAddr = fmt.Sprintf("127.0.0.1:%d", ports[2].Number)
+		k.SecureAddr = fmt.Sprintf("127.0.0.1:%d", ports[3].Number)
 	}
 	for _, p := range ports {
 		k.PortMoved = k.PortMoved || p.Moved
@@ -157,9 +158,6 @@ func (o KafkaOptions) prepare(ctx context.Context, ports []*process.Port) error 
 	}
 	args := append(o.java("-Xmx128m"), "kafka.tools.StorageTool", "format", "--config", o.file("server.properties"),
 		"--cluster-id="+base64.RawURLEncoding.EncodeToString(id[:])) // it may begin with a dash
-	if o.TransactionVersion != nil {
-		args = append(args, "--feature", fmt.Sprintf("transaction.version=%d", *o.TransactionVersion))
-	}
 	if s := o.Secure; s != nil {
 		for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
 			args = append(args, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, s.User, s.Password))
@@ -176,8 +174,9 @@ func (o KafkaOptions) prepare(ctx context.Context, ports []*process.Port) error 
 func (o KafkaOptions) properties(ports []*process.Port) string {
 	listeners := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", ports[0].Number)
 	advertised := listeners
-	if o.Advertise != "" {
-		advertised = "PLAINTEXT://" + o.Advertise
+	if o.Proxy != "" {
+		listeners += fmt.Sprintf(",PROXIED://127.0.0.1:%d", ports[2].Number)
+		advertised += ",PROXIED://" + o.Proxy
 	}
 	lines := []string{
 		"process.roles=broker,controller",
@@ -191,10 +190,10 @@ func (o KafkaOptions) properties(ports []*process.Port) string {
 		"transaction.state.log.replication.factor=1", "transaction.state.log.min.isr=1", "transaction.state.log.num.partitions=4",
 		"share.coordinator.state.topic.replication.factor=1", "share.coordinator.state.topic.min.isr=1",
 		"group.initial.rebalance.delay.ms=0",
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
 	}
 	if s := o.Secure; s != nil {
-		secure := fmt.Sprintf(",SECURE://127.0.0.1:%d", ports[2].Number)
+		secure := fmt.Sprintf(",SECURE://127.0.0.1:%d", ports[3].Number)
 		listeners += secure
 		advertised += secure
 		lines = append(lines,

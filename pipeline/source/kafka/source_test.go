@@ -16,29 +16,20 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/deploy/local/localtest"
-	"github.com/millrace/millrace/deploy/local/servers"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/broker"
 	"github.com/millrace/millrace/pipeline/pipelinetest"
 )
 
 // shared is the one broker of this package's tests.
-var shared struct {
-	once sync.Once
-	k    *servers.Kafka
-	dir  string
-	err  error
-	next atomic.Int64
-}
+var (
+	shared localtest.SharedKafka
+	topics atomic.Int64 // that were made
+)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if shared.k != nil {
-		shared.k.Kill() // nobody wants its data
-	}
-	if shared.dir != "" {
-		_ = os.RemoveAll(shared.dir)
-	}
+	shared.Stop()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -46,25 +37,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
-}
-
-// serve gives the address of the shared broker, started at the first call.
-func serve(t testing.TB) string {
-	t.Helper()
-	jar := pipelinetest.RequirePart(t, localtest.EnvKafka)
-	shared.once.Do(func() {
-		//nolint:usetesting // the broker is shared by all tests and outlives this one
-		if shared.dir, shared.err = os.MkdirTemp("", "millrace-kafka-test-"); shared.err != nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-		defer cancel()
-		shared.k, shared.err = servers.StartKafka(ctx, servers.KafkaOptions{Jar: jar, Dir: shared.dir})
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.k.Addr
 }
 
 // topic is a topic with a group of its own. Messages hold a blob's path.
@@ -75,8 +47,8 @@ type topic struct {
 
 func newTopic(t testing.TB, partitions int32) *topic {
 	t.Helper()
-	addr := serve(t)
-	name := fmt.Sprintf("announcements-%d", shared.next.Add(1))
+	addr := shared.Broker(t).Addr
+	name := fmt.Sprintf("announcements-%d", topics.Add(1))
 	cfg := DefaultConfig(broker.Config{Brokers: []string{addr}}, name)
 	cfg.Group, cfg.CommitInterval = name, 50*time.Millisecond
 	w := &topic{cfg: cfg, gaps: make(chan Gap, 100)}
@@ -289,7 +261,7 @@ func TestStartPositions(t *testing.T) {
 }
 
 func TestATopicThatIsNotThere(t *testing.T) {
-	cfg := DefaultConfig(broker.Config{Brokers: []string{serve(t)}}, "nothing")
+	cfg := DefaultConfig(broker.Config{Brokers: []string{shared.Broker(t).Addr}}, "nothing")
 	s, err := New(cfg, Deps{Parse: parse})
 	if err != nil {
 		t.Fatal(err)
