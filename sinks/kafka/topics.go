@@ -93,32 +93,37 @@ func (t *target) assert(ctx context.Context, admin *kadm.Client, topics []string
 
 // ensure gives the facts of all topics, after creating those that are missing.
 func (t *target) ensure(ctx context.Context, admin *kadm.Client, topics []string) (map[string]topicFacts, error) {
-	facts := map[string]topicFacts{}
 	var faults []error
 	for _, topic := range topics {
-		d, err := describe(ctx, admin, topic)
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			if err = t.create(ctx, admin, topic); err == nil {
-				err = untilKnown(ctx, func() (err error) {
-					d, err = describe(ctx, admin, topic)
-					return err
-				})
-			}
-		} else if err != nil {
-			if broker.Advice(err) != "" { // so it would be with the others
-				return nil, classify(err)
-			}
+		_, err := describe(ctx, admin, topic)
+		switch {
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			err = t.create(ctx, admin, topic)
+		case broker.Advice(err) != "": // so it would be with the others
+			return nil, classify(err)
+		case err != nil:
 			err = fmt.Errorf("topic %q: %w", topic, classify(err))
 		}
 		faults = append(faults, err)
-		facts[topic] = topicFacts{replicas: d.Partitions.NumReplicas(), settings: map[string]string{}}
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	// The client remembers for a while that a topic was missing. Once all are made, that
+	// is waited for once.
+	facts := map[string]topicFacts{}
 	for _, topic := range topics {
+		var d kadm.TopicDetail
+		err := untilKnown(ctx, func() (err error) {
+			d, err = describe(ctx, admin, topic)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("topic %q: %w", topic, err)
+		}
+		facts[topic] = topicFacts{replicas: d.Partitions.NumReplicas(), settings: map[string]string{}}
 		var c kadm.ResourceConfig
-		err := untilKnown(ctx, func() error {
+		err = untilKnown(ctx, func() error {
 			configs, err := admin.DescribeTopicConfigs(ctx, topic)
 			if err == nil {
 				c, err = configs.On(topic, nil)
