@@ -261,7 +261,7 @@ func faultyBatch(seq uint64) pipeline.Piece {
 // (transaction.version below 2), where a late request could end a later transaction.
 // Every row is there once.
 func TestLostAnswers(t *testing.T) {
-	const batches, seed = 8, 7
+	const batches, seed = 6, 7
 	transactionVersion(t, 0)
 	defer transactionVersion(t, 2)
 	s := behindFront(t, 5*time.Second)

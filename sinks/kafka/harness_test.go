@@ -178,6 +178,7 @@ func kcat(t testing.TB, args ...string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	args = append(args, "-X", "fetch.wait.max.ms=10") // it waits so long at the end
 	out, err := exec.CommandContext(ctx, localtest.Kcat(t), args...).Output()
 	if err != nil {
 		t.Fatalf("kcat %v: %v", args, err)
