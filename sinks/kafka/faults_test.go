@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -303,6 +304,61 @@ func transactionVersion(t *testing.T, version int16) {
 	}
 	if err != nil {
 		t.Fatalf("set transaction.version to %d: %v", version, err)
+	}
+}
+
+// The progress of a shard stands behind a transaction of another one that nobody has
+// ended, as after the death of a process: it is found all the same.
+func TestProgressBehindAnOpenTransaction(t *testing.T) {
+	s := ready(t, nil)
+	x, err := begin(t.Context(), s.config, s.producerOptions(), s.shardID(7, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	if err := x.client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	uncommitted := progress{Version: progressVersion, Epoch: 9, Before: 100}
+	value, err := json.Marshal(uncommitted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.client.ProduceSync(t.Context(), &kgo.Record{Topic: s.config.ProgressTopic, Key: []byte(progressKey(7, 1)), Value: value}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+
+	id := pipeline.NewBatchID(7, 0, 1)
+	p := sinktest.Make(allocator, sinktest.Shape{Table: schemas.Flows, Batch: id, Seed: 1, Rows: 50})
+	defer p.Release()
+	planned, err := s.Plan(id, []pipeline.Piece{p}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer planned[0].Release()
+	if found := fenceAndProbe(t, s, id, 1, planned[0].PieceRef); found != 0 {
+		t.Errorf("%d rows before anything landed", found)
+	}
+	if err := s.Land(t.Context(), id, 1, planned[0]); err != nil {
+		t.Fatal(err)
+	}
+	successor := open(t, s.config)
+	if found := fenceAndProbe(t, successor, id, 2, planned[0].PieceRef); found != 50 {
+		t.Errorf("the successor finds %d rows, want 50", found)
+	}
+	if err := successor.Land(t.Context(), id, 2, planned[0]); err != nil {
+		t.Fatal(err)
+	}
+	// What was never committed counts for nothing, before its end and after.
+	for range 2 {
+		other, err := successor.progress.shard(t.Context(), 7, 1)
+		if err != nil || other.Epoch != 0 || other.Before != 0 {
+			t.Errorf("the open transaction's progress is %+v, %v", other, err)
+		}
+		_ = x.client.EndTransaction(t.Context(), kgo.TryAbort) // the second one finds none
+	}
+	if n := len(rows(consume(t, s.config.Broker.Brokers[0], s.config.Topics[schemas.Flows.Name]))); n != 50 {
+		t.Errorf("%d rows, want 50", n)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/zeebo/xxh3"
 
 	"github.com/millrace/millrace/pipeline"
@@ -122,8 +123,20 @@ type ledgerEntry struct {
 
 func ledgerKey(id uint16) string { return fmt.Sprintf("%s%d", ledgerPrefix, id) }
 
-// progressReader follows the progress topic. It keeps the newest value of each key,
-// which are few: one for each shard and ledger.
+// progressReader follows the progress topic. It keeps the newest committed value of
+// each key, which are few: one for each shard and ledger.
+//
+// It reads every record and takes part in no transaction but watches them: what a
+// writer wrote counts when the record that ends its transaction says so. A reader of
+// committed records would not do. It is shown nothing behind the first transaction
+// that is open, whosever that is:
+//
+//	shard 2            writes its progress, begins a transaction
+//	shard 1            lands a batch: its progress is behind that of shard 2
+//	the process        is killed
+//	shard 1, again     begins to write, which ends its own old transaction, and asks
+//	                   what has landed. The old transaction of shard 2 is still open:
+//	                   the progress of shard 1 is hidden, and its batch would land twice.
 type progressReader struct {
 	topic  string
 	client *kgo.Client
@@ -131,25 +144,30 @@ type progressReader struct {
 
 	mu      sync.Mutex
 	next    map[int32]int64 // offset behind what was read
+	open    map[writing][]*kgo.Record
 	shards  map[string]progress
 	ledgers map[uint16]ledgerEntry
+}
+
+// writing names a transaction that is not over: a producer has one at a time.
+type writing struct {
+	partition int32
+	producer  int64
 }
 
 func newProgressReader(topic string, options []kgo.Opt) (*progressReader, error) {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		// The end of a transaction takes an offset too. Without it nobody could tell
-		// whether the topic was read to its end.
-		kgo.KeepControlRecords(),
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.KeepControlRecords(), // the ends of transactions
 	}, options...)...)
 	if err != nil {
 		return nil, err
 	}
 	return &progressReader{
 		topic: topic, client: client, admin: kadm.NewClient(client),
-		next: map[int32]int64{}, shards: map[string]progress{}, ledgers: map[uint16]ledgerEntry{},
+		next: map[int32]int64{}, open: map[writing][]*kgo.Record{}, shards: map[string]progress{}, ledgers: map[uint16]ledgerEntry{},
 	}, nil
 }
 
@@ -211,9 +229,9 @@ func (r *progressReader) settled(ctx context.Context, id string) error {
 	}
 }
 
-// toTheEnd reads up to where the topic's committed end is now.
+// toTheEnd reads up to where the topic's end is now.
 func (r *progressReader) toTheEnd(ctx context.Context) error {
-	ends, err := r.admin.ListCommittedOffsets(ctx, r.topic)
+	ends, err := r.admin.ListEndOffsets(ctx, r.topic)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -240,15 +258,40 @@ func (r *progressReader) toTheEnd(ctx context.Context) error {
 		var faults []error
 		fetches.EachRecord(func(rec *kgo.Record) {
 			r.next[rec.Partition] = rec.Offset + 1
-			if !rec.Attrs.IsControl() {
-				faults = append(faults, r.apply(string(rec.Key), rec.Value))
-			}
+			faults = append(faults, r.take(rec))
 		})
 		if err := errors.Join(faults...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// take keeps a record until its transaction ends, and applies it if that was
+// committed.
+func (r *progressReader) take(rec *kgo.Record) error {
+	w := writing{rec.Partition, rec.ProducerID}
+	switch {
+	case !rec.Attrs.IsControl() && rec.Attrs.IsTransactional():
+		r.open[w] = append(r.open[w], rec)
+		return nil
+	case !rec.Attrs.IsControl():
+		return r.apply(string(rec.Key), rec.Value)
+	}
+	ended := r.open[w]
+	delete(r.open, w)
+	var key kmsg.ControlRecordKey
+	if err := key.ReadFrom(rec.Key); err != nil {
+		return fmt.Errorf("end of a transaction at offset %d: %w", rec.Offset, err)
+	}
+	if key.Type != kmsg.ControlRecordKeyTypeCommit {
+		return nil
+	}
+	var faults []error
+	for _, rec := range ended {
+		faults = append(faults, r.apply(string(rec.Key), rec.Value))
+	}
+	return errors.Join(faults...)
 }
 
 // apply takes one record in. What it does not know, a later release wrote.
