@@ -351,7 +351,7 @@ func TestProgressBehindAnOpenTransaction(t *testing.T) {
 	}
 	// What was never committed counts for nothing, before its end and after.
 	for range 2 {
-		other, err := successor.progress.shard(t.Context(), 7, 1)
+		other, err := successor.shardProgress(t.Context(), 7, 1)
 		if err != nil || other.Epoch != 0 || other.Before != 0 {
 			t.Errorf("the open transaction's progress is %+v, %v", other, err)
 		}

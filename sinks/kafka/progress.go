@@ -173,8 +173,12 @@ func newProgressReader(topic string, options []kgo.Opt) (*progressReader, error)
 
 func (r *progressReader) close() { r.client.Close() }
 
-// shard gives what all transactions that are committed by now say of a shard.
-func (r *progressReader) shard(ctx context.Context, ledger uint16, shard int) (progress, error) {
+// shard gives what all transactions that are committed by now say of a shard, whose
+// writers have the transactional id.
+func (r *progressReader) shard(ctx context.Context, id string, ledger uint16, shard int) (progress, error) {
+	if err := r.settled(ctx, id); err != nil {
+		return progress{}, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.toTheEnd(ctx); err != nil {

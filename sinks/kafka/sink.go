@@ -113,6 +113,11 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 	return nil
 }
 
+// shardProgress asks what has landed of a shard.
+func (s *Sink) shardProgress(ctx context.Context, ledger uint16, shard int) (progress, error) {
+	return s.progress.shard(ctx, s.shardID(ledger, shard), ledger, shard)
+}
+
 // Probe reads the progress topic to its end; see pipeline.Sink. A batch lands as a
 // whole, so a count is 0 or the piece's rows.
 func (s *Sink) Probe(ctx context.Context, batch pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
@@ -122,10 +127,7 @@ func (s *Sink) Probe(ctx context.Context, batch pipeline.BatchID, pieces []pipel
 	}
 	bounded, cancel := s.config.bounded(ctx)
 	defer cancel()
-	if err := s.progress.settled(bounded, s.shardID(batch.Ledger(), batch.Shard())); err != nil {
-		return nil, wrap(err)
-	}
-	state, err := s.progress.shard(bounded, batch.Ledger(), batch.Shard())
+	state, err := s.shardProgress(bounded, batch.Ledger(), batch.Shard())
 	if err != nil {
 		return nil, wrap(err)
 	}

@@ -64,7 +64,7 @@ func (w *writer) settle(ctx context.Context, epoch uint64) error {
 func (w *writer) read(ctx context.Context, epoch uint64) error {
 	bounded, cancel := w.s.config.bounded(ctx)
 	defer cancel()
-	state, err := w.s.progress.shard(bounded, w.ledger, w.shard)
+	state, err := w.s.shardProgress(bounded, w.ledger, w.shard)
 	if err != nil {
 		return err
 	}
