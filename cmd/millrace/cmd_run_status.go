@@ -6,13 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/term"
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
+	"github.com/millrace/millrace/cmd/internal/digits"
 	"github.com/millrace/millrace/cmd/internal/telemetry"
 	"github.com/millrace/millrace/pipeline/engine"
 )
@@ -118,20 +118,11 @@ func statusText(s standing, rows, bytes float64) string {
 	}
 	filtered := ""
 	if s.Filtered > 0 {
-		filtered = grouped(s.Filtered) + " filtered, "
+		filtered = digits.Thousands(s.Filtered) + " filtered, "
 	}
 	return fmt.Sprintf("%s status: %s%s rows/s, %.1f MB/s, lag %d s and %s notifications (%.1f MB), watermark %s, %s blobs waiting, %s quarantined, %s%d in doubt",
-		s.at.UTC().Format("15:04:05Z"), state, grouped(int64(rows)), bytes/1e6, (s.OldestMS+500)/1000, grouped(s.Behind), float64(s.LagBytes)/1e6,
-		watermark, grouped(int64(s.Queued)), grouped(s.Quarantined), filtered, s.InDoubt)
-}
-
-// grouped writes a count with a comma between groups of three digits.
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for at := len(s) - 3; at > 0; at -= 3 {
-		s = s[:at] + "," + s[at:]
-	}
-	return s
+		s.at.UTC().Format("15:04:05Z"), state, digits.Thousands(int64(rows)), bytes/1e6, (s.OldestMS+500)/1000, digits.Thousands(s.Behind), float64(s.LagBytes)/1e6,
+		watermark, digits.Thousands(int64(s.Queued)), digits.Thousands(s.Quarantined), filtered, s.InDoubt)
 }
 
 // screen is a terminal whose last line is rewritten; what else is written goes above

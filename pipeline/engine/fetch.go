@@ -133,21 +133,10 @@ func (r *runner) readUnit(ctx context.Context, u pipeline.Unit) ([]byte, error) 
 		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt > 10 {
 			return data, err
 		}
-		if err := sleep(ctx, min(100*time.Millisecond<<attempt, 10*time.Second)); err != nil {
+		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<attempt, 10*time.Second)); err != nil {
 			return nil, err
 		}
 	}
 }
 
 var errChanged = errors.New("the blob's bytes are not those that were committed: the blob was rewritten")
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -206,7 +206,7 @@ func (r *runner) patiently(ctx context.Context, what string, f func() error) err
 			return err
 		}
 		r.log.WarnContext(ctx, "trying again", slog.String("what", what), slog.Any("cause", err))
-		if err := sleep(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
+		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
 			return err
 		}
 	}

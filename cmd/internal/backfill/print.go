@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/millrace/millrace/cmd/internal/digits"
 )
 
 // Printer writes for people, or one JSON object a line.
@@ -41,7 +43,7 @@ func (p Printer) Estimate(e Estimate, border Border, skipped map[string]int) err
 	w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
 	row := func(n int64, what, format string, args ...any) {
 		if n > 0 {
-			fmt.Fprintf(w, "%s\t%s blobs\t%s\n", what, thousands(n), fmt.Sprintf(format, args...))
+			fmt.Fprintf(w, "%s\t%s blobs\t%s\n", what, digits.Thousands(n), fmt.Sprintf(format, args...))
 		}
 	}
 	todo := e.Blobs[Todo]
@@ -58,7 +60,7 @@ func (p Printer) Estimate(e Estimate, border Border, skipped map[string]int) err
 	row(e.Blobs[Uncertain], "left alone", "the target has rows of them of a commit that no ledger here knows: restore that ledger, or run this where its state folder is")
 	row(e.Strange, "passed over", "they lie in a folder of an hour and name another one, or none")
 	for _, why := range slices.Sorted(maps.Keys(skipped)) {
-		fmt.Fprintf(w, "passed over\t%s files\t%s\n", thousands(int64(skipped[why])), skips[why])
+		fmt.Fprintf(w, "passed over\t%s files\t%s\n", digits.Thousands(int64(skipped[why])), skips[why])
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -69,7 +71,7 @@ func (p Printer) Estimate(e Estimate, border Border, skipped map[string]int) err
 	if todo == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(p.Out, "about %s requests and %v\n", thousands(e.Requests), e.Time)
+	_, err := fmt.Fprintf(p.Out, "about %s requests and %v\n", digits.Thousands(e.Requests), e.Time)
 	return err
 }
 
@@ -95,12 +97,12 @@ func (p Printer) Result(r Result) error {
 		}{"result", r})
 	}
 	landed := r.Blobs[Todo] - int64(len(r.Failed))
-	fmt.Fprintf(p.Out, "landed %s rows of %s blobs, %s, in %v", thousands(r.Rows), thousands(landed), size(r.Read), r.Took.Round(100*time.Millisecond))
+	fmt.Fprintf(p.Out, "landed %s rows of %s blobs, %s, in %v", digits.Thousands(r.Rows), digits.Thousands(landed), size(r.Read), r.Took.Round(100*time.Millisecond))
 	if r.Quarantined > 0 {
-		fmt.Fprintf(p.Out, "; %s entries in quarantine", thousands(r.Quarantined))
+		fmt.Fprintf(p.Out, "; %s entries in quarantine", digits.Thousands(r.Quarantined))
 	}
 	if r.Vanished > 0 {
-		fmt.Fprintf(p.Out, "; %s blobs went away meanwhile", thousands(r.Vanished))
+		fmt.Fprintf(p.Out, "; %s blobs went away meanwhile", digits.Thousands(r.Vanished))
 	}
 	_, err := fmt.Fprintln(p.Out)
 	for i, f := range r.Failed {
@@ -123,7 +125,7 @@ func Bar(p Progress, e Estimate, took time.Duration, width int) string {
 		bar = "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "] "
 	}
 	line := fmt.Sprintf("%s%3.0f %%  %s of %s blobs, %s of %s, %s rows", bar, part*100,
-		thousands(p.Blobs), thousands(e.Blobs[Todo]), size(p.Bytes), size(e.Bytes), thousands(p.Rows))
+		digits.Thousands(p.Blobs), digits.Thousands(e.Blobs[Todo]), size(p.Bytes), size(e.Bytes), digits.Thousands(p.Rows))
 	if p.Bytes > 0 && part < 1 {
 		left := time.Duration(float64(took) * (1 - part) / part)
 		line += fmt.Sprintf(", %v left", left.Round(time.Second))
@@ -142,13 +144,4 @@ func size(n int64) string {
 		v /= unit
 	}
 	return fmt.Sprintf("%.1f %s", v, [...]string{"kB", "MB", "GB", "TB", "PB"}[i])
-}
-
-// thousands writes 1234567 as 1,234,567.
-func thousands(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

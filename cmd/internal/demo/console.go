@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/millrace/millrace/cmd/internal/digits"
 )
 
 // console prints lines for people: on a terminal the status line is rewritten in
@@ -90,7 +92,7 @@ func (c *console) status(s sample) {
 		return
 	}
 	text := fmt.Sprintf("%.0f blobs/s, %s tuples/s, lag %s, watermark %s, quarantined %d | %s, %s",
-		float64(s.blobs-before.blobs)/seconds, thousands(uint64(float64(s.tuples-before.tuples)/seconds)), s.lag, s.watermark, s.quarantined, s.mode, s.rest)
+		float64(s.blobs-before.blobs)/seconds, digits.Thousands(uint64(float64(s.tuples-before.tuples)/seconds)), s.lag, s.watermark, s.quarantined, s.mode, s.rest)
 	c.printed = s.at
 	c.show(text)
 }
@@ -116,19 +118,6 @@ func (c *console) show(text string) {
 	}
 	fmt.Fprintf(c.out, "\r\033[K%s", text)
 	c.open = true
-}
-
-// thousands groups the digits of n.
-func thousands[T uint64 | int64](n T) string {
-	s := fmt.Sprint(n)
-	var b strings.Builder
-	for i, r := range s {
-		if i > 0 && (len(s)-i)%3 == 0 && s[i-1] != '-' {
-			b.WriteByte(',')
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // residentPeak gives the highest resident memory of a process so far, in bytes; 0

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/bench/traffic"
+	"github.com/millrace/millrace/cmd/internal/digits"
 )
 
 // drainPoll is how often the pipeline is looked at while it lands what is left.
@@ -94,7 +95,7 @@ func (d *demo) drainPipeline(ctx context.Context) error {
 			_ = d.get(ctx, d.pipeline.address()+"/status", &d.lastSeen)
 			d.peakRSS = max(d.peakRSS, residentPeak(p.Pid()))
 			n := d.lookForRows(ctx)
-			d.say.progress(fmt.Sprintf("landing what is left: %s rows so far", thousands(n)))
+			d.say.progress(fmt.Sprintf("landing what is left: %s rows so far", digits.Thousands(n)))
 		}
 	}
 }

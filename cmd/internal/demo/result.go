@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/bench/traffic"
+	"github.com/millrace/millrace/cmd/internal/digits"
 )
 
 // Result is the last line of a demo with -o json.
@@ -170,17 +171,17 @@ func (r *Result) lines(notes []string) []string {
 	}
 	line("")
 	line("reconciled: %s", verdict)
-	line("  tuples written   %15s", thousands(r.TuplesWritten))
-	line("  rows landed      %15s   in windows %s", thousands(r.RowsLanded), thousands(r.RowsInWindows))
-	line("  lost             %15s   duplicated %s   altered: %d blobs, %d minutes of windows", thousands(r.Lost), thousands(r.Duplicated), r.Altered, r.MinutesAltered)
-	line("  quarantined      %15s   malformed tuples written %s", thousands(r.Quarantined), thousands(r.Malformed))
-	line("  events           %15s   duplicated %s   reordered %s   delayed %s   dropped %s", thousands(r.EventsPublished),
-		thousands(r.EventsDuplicated), thousands(r.EventsReordered), thousands(r.EventsDelayed), thousands(r.EventsDropped))
-	line("  bytes in blobs   %15s   %s %s (%.3f)", thousands(r.BytesInBlobs), fetched, thousands(r.BytesFetched), r.FetchRatio)
-	line("  %.1f s, %s tuples/s, first row after %.1f s, pipeline %d MiB, %d kills", r.Seconds, thousands(uint64(r.TuplesPerSecond)), r.FirstRowSeconds, r.PipelineRSSMiB, r.Kills)
+	line("  tuples written   %15s", digits.Thousands(r.TuplesWritten))
+	line("  rows landed      %15s   in windows %s", digits.Thousands(r.RowsLanded), digits.Thousands(r.RowsInWindows))
+	line("  lost             %15s   duplicated %s   altered: %d blobs, %d minutes of windows", digits.Thousands(r.Lost), digits.Thousands(r.Duplicated), r.Altered, r.MinutesAltered)
+	line("  quarantined      %15s   malformed tuples written %s", digits.Thousands(r.Quarantined), digits.Thousands(r.Malformed))
+	line("  events           %15s   duplicated %s   reordered %s   delayed %s   dropped %s", digits.Thousands(r.EventsPublished),
+		digits.Thousands(r.EventsDuplicated), digits.Thousands(r.EventsReordered), digits.Thousands(r.EventsDelayed), digits.Thousands(r.EventsDropped))
+	line("  bytes in blobs   %15s   %s %s (%.3f)", digits.Thousands(r.BytesInBlobs), fetched, digits.Thousands(r.BytesFetched), r.FetchRatio)
+	line("  %.1f s, %s tuples/s, first row after %.1f s, pipeline %d MiB, %d kills", r.Seconds, digits.Thousands(uint64(r.TuplesPerSecond)), r.FirstRowSeconds, r.PipelineRSSMiB, r.Kills)
 	if f := r.Figures; f != nil {
 		line("  %.1f notifications/s   queryable after up to %.3g s (half), %.3g s (99 of 100)   per hour: %s ledger writes, %s parts   %.0f s of CPU",
-			f.NotificationsPerSecond, f.LagP50, f.LagP99, thousands(uint64(f.LedgerWritesPerHour)), thousands(uint64(f.InsertsPerHour)), f.CPUSeconds)
+			f.NotificationsPerSecond, f.LagP50, f.LagP99, digits.Thousands(uint64(f.LedgerWritesPerHour)), digits.Thousands(uint64(f.InsertsPerHour)), f.CPUSeconds)
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace/millrace/cmd/internal/children"
+	"github.com/millrace/millrace/cmd/internal/digits"
 	"github.com/millrace/millrace/deploy/local"
 	"github.com/millrace/millrace/deploy/local/process"
 	"github.com/millrace/millrace/deploy/local/servers"
@@ -105,7 +106,7 @@ func (d *demo) startClickHouse(ctx context.Context) error {
 	if err := t.keep(ctx); err != nil {
 		return fmt.Errorf("look at the tables to keep: %w", err)
 	}
-	d.say.line("kept: %s rows of earlier demos in %s", thousands(t.before), t.table("flows"))
+	d.say.line("kept: %s rows of earlier demos in %s", digits.Thousands(t.before), t.table("flows"))
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/millrace/millrace/cmd/internal/digits"
 )
 
 const (
@@ -130,6 +132,6 @@ func statusOf(now time.Time, e EstateStatus, p pipelineStatus, landed, quarantin
 		s.watermark = w.Format("15:04:05")
 		s.lag = fmt.Sprintf("%.0f s", max(0, newest.Sub(w).Seconds()))
 	}
-	s.rest = fmt.Sprintf("landed %s of %s", thousands(landed), thousands(e.Traffic.Tuples))
+	s.rest = fmt.Sprintf("landed %s of %s", digits.Thousands(landed), digits.Thousands(e.Traffic.Tuples))
 	return s
 }

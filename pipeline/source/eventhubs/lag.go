@@ -5,12 +5,14 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/millrace/millrace/pipeline"
 )
 
 // watchLag asks where the partition ends until ctx does. What cannot be answered is
 // asked again later: the reader has its own trouble with the hub, and says so.
 func (p *partition) watchLag(ctx context.Context, c *client) {
-	for sleep(ctx, p.s.cfg.LagInterval) == nil {
+	for pipeline.Wait(ctx, p.s.cfg.LagInterval) == nil {
 		if props, err := c.partition(ctx, p.id); err == nil {
 			p.reached(props.LastEnqueuedSequenceNumber)
 		}

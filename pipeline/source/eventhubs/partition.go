@@ -75,7 +75,7 @@ func (p *partition) run(ctx context.Context, c *client, emit func(context.Contex
 		}
 		p.s.trouble(p.id, fmt.Errorf("partition %s: %w", p.id, err))
 		p.log.Warn("event hub partition is not read", slog.Any("cause", err), slog.Duration("wait", wait))
-		if err := sleep(ctx, wait); err != nil {
+		if err := pipeline.Wait(ctx, wait); err != nil {
 			return err
 		}
 	}

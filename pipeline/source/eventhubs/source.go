@@ -128,7 +128,7 @@ func (s *Source) discover(ctx context.Context, c *client, group *errgroup.Group,
 			s.trouble(hubTrouble, err)
 			s.deps.Logger.Warn("event hub does not answer", slog.Any("cause", err), slog.Duration("wait", wait))
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pipeline.Wait(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -194,16 +194,4 @@ func (s *Source) Flush(ctx context.Context) error {
 	s.saved = next
 	s.mu.Unlock()
 	return nil
-}
-
-// sleep waits, or gives ctx's error when that ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -52,7 +52,7 @@ func Look(ctx context.Context, cfg Config, deps Deps) (partitions int, err error
 			err = committed.Error()
 		}
 		// A cluster that has had no group yet is making the topic for their offsets.
-		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.NotCoordinator) || sleep(ctx, retryPause) != nil {
+		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.NotCoordinator) || pipeline.Wait(ctx, retryPause) != nil {
 			return len(details[cfg.Topic].Partitions), s.named(remedy(err))
 		}
 	}

@@ -167,7 +167,7 @@ func (s *Source) known(ctx context.Context, admin *kadm.Client) error {
 			return remedy(err)
 		}
 		s.deps.Logger.Warn("kafka does not answer", slog.Any("cause", err))
-		if err := sleep(ctx, retryPause); err != nil {
+		if err := pipeline.Wait(ctx, retryPause); err != nil {
 			return err
 		}
 	}
@@ -188,7 +188,7 @@ func (s *Source) poll(ctx context.Context, client *kgo.Client, emit func(context
 		if err := fetches.Err(); err != nil {
 			s.metrics.troubles.Add(ctx, 1, s.metrics.topic)
 			s.deps.Logger.Warn("kafka partition is not read", slog.Any("cause", err))
-			if err := sleep(ctx, retryPause); err != nil {
+			if err := pipeline.Wait(ctx, retryPause); err != nil {
 				return err
 			}
 		}
@@ -241,16 +241,5 @@ func (s *Source) lost(taken []int32) {
 			s.former = append(s.former, former{id: id, partition: p})
 			delete(s.partitions, id)
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
