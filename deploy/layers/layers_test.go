@@ -73,6 +73,7 @@ var rules = []rule{
 	{folder: "sinks/kafka", may: with("pipeline", "pipeline/broker"), why: "the Kafka source connects in the same way"},
 	{folder: "bench", may: with("bench/...", "pipeline/...", "operators/...", "sinks/...")},
 	{folder: "bench/traffic", why: "a mistake shared with the decoders would cancel out"},
+	{folder: "bench/simulation/audit", why: "a mistake shared with the core would cancel out"},
 	{folder: "deploy"},
 	{folder: "deploy/local", may: []string{"deploy/local/..."}},
 	{folder: "deploy/local/localtest", may: []string{"deploy/local/...", "pipeline/pipelinetest"}, why: "it is imported by tests only"},
@@ -82,7 +83,7 @@ var rules = []rule{
 
 // testRooms are judged by tests and may therefore import nothing of ours even
 // in tests, except the helpers that find the outside world.
-var testRooms = []string{"pipeline/source/eventhubs/emulator"}
+var testRooms = []string{"pipeline/source/eventhubs/emulator", "bench/simulation/audit"}
 
 var testHelpers = []string{"pipeline/pipelinetest", "deploy/local/localtest"}
 
@@ -99,6 +100,7 @@ var foreign = []struct {
 	{"operators", []string{"/Azure/", "/azure-sdk", "clickhouse", "franz-go", "amqp"}, "operators only compute"},
 	{"pipeline/source/eventhubs/emulator", []string{"/Azure/", "/azure-sdk", "amqp"}, "the SDKs judge it, so it must not be made of them"},
 	{"bench/traffic", []string{"arrow/go", "clickhouse"}, "the simulator makes bytes, as the cloud does"},
+	{"bench/simulation/audit", []string{"."}, "the auditor is made of the standard library alone"},
 	{"schemas", []string{"/Azure/", "/azure-sdk", "clickhouse", "franz-go", "amqp"}, "schemas only say what a row is"},
 	{"cmd/millrace", []string{"purego"}, "bin/millrace is static"},
 }
@@ -379,6 +381,8 @@ func TestRules(t *testing.T) {
 		{"bench/traffic", "pipeline/decode", false},
 		{"bench/traffic", "schemas", false},
 		{"bench/simulation", "pipeline/engine", true},
+		{"bench/simulation/audit", "pipeline", false},
+		{"bench/simulation/audit", "bench/simulation/table", false},
 		{"cmd/internal/demo", "bench/traffic", true},
 		{"cmd/internal/demo", "cmd/millrace", false},
 		{"cmd/millrace-clickhouse", "deploy/local", false},
