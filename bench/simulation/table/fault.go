@@ -1,0 +1,139 @@
+package table
+
+// fault is what happens to one of the next INSERTs.
+type fault struct {
+	err     error
+	doubt   bool // the statement's fate is unknown to its sender …
+	written bool // … but it wrote
+}
+
+// Refuse lets the next n INSERTs fail with the error, having written nothing.
+func (s *Server) Refuse(err error, n int) {
+	for range n {
+		s.faults = append(s.faults, fault{err: err})
+	}
+}
+
+// Doubt lets the next INSERT fail with the error (ErrLost, ErrMemory) before or
+// behind its commit.
+func (s *Server) Doubt(err error, written bool) {
+	s.faults = append(s.faults, fault{err: err, doubt: true, written: written})
+}
+
+// Heal takes back what Refuse and Doubt have left.
+func (s *Server) Heal() { s.faults = nil }
+
+func (s *Server) nextFault() fault {
+	if s.down || len(s.faults) == 0 {
+		return fault{}
+	}
+	f := s.faults[0]
+	s.faults = s.faults[1:]
+	return f
+}
+
+// Kill ends the server (SIGKILL). What runs has written nothing, and never will.
+func (s *Server) Kill() {
+	s.down = true
+	s.runs = nil
+}
+
+// Restart starts the server again; one that runs is killed first.
+func (s *Server) Restart() {
+	s.Kill()
+	s.faults = nil
+	for _, t := range s.sorted() {
+		t.log.reload()
+	}
+	s.down = false
+}
+
+// InsertKilled runs an INSERT in which the server dies, at the point of its last
+// part. The parts before it are there. The sender sees ErrLost.
+func (s *Server) InsertKilled(in Insert, at Point) error {
+	return s.InsertKilledIn(in, len(in.steps())-1, at)
+}
+
+// InsertKilledIn is InsertKilled at the point of the given part, counted from 0 over
+// all blocks.
+func (s *Server) InsertKilledIn(in Insert, number int, at Point) error {
+	if err := s.check(in, s.nextFault()); err != nil {
+		s.Kill()
+		return err
+	}
+	t := s.tables[in.Table]
+	for i, p := range in.steps() {
+		if t.log.knows(p.id, s.now, s.life()) {
+			continue
+		}
+		if i >= number && at < AfterPart {
+			s.half(t, in, p, at)
+			break
+		}
+		t.log.add(p.id, p.Partition, s.now)
+		s.add(t, in, p)
+		if i >= number {
+			break
+		}
+	}
+	s.Kill()
+	return ErrLost
+}
+
+// half leaves what a kill leaves of one part.
+func (s *Server) half(t *contents, in Insert, p step, at Point) {
+	if at != BetweenTokenAndPart {
+		return
+	}
+	if s.options.Replicas > 1 { // One transaction of Keeper: both or none.
+		return
+	}
+	switch s.options.Tokens {
+	case TokenFirst:
+		t.log.add(p.id, p.Partition, s.now)
+	case PartFirst:
+		s.add(t, in, p)
+	case Torn:
+		t.log.torn = t.log.torn || p.id != "" && t.log.window > 0
+	case None:
+	}
+}
+
+// life is how long a token lasts; 0 for ever.
+func (s *Server) life() int64 {
+	if s.options.Replicas > 1 {
+		return s.options.TokenLifeMS
+	}
+	return 0
+}
+
+// PowerLoss ends the server and takes from the platter what was not yet there, each
+// part for which lost says so (nil: all of them). Restart starts it.
+func (s *Server) PowerLoss(lost func() bool) {
+	s.Kill()
+	gone := func() bool { return lost == nil || lost() }
+	for _, t := range s.sorted() {
+		var left []*part
+		for _, p := range t.parts {
+			if p.synced || !gone() {
+				left = append(left, p)
+			}
+		}
+		t.parts = left
+		for i := range t.log.known { // Never synced, whatever the settings; lost from the end.
+			if s.options.Replicas <= 1 && gone() {
+				t.log.known = t.log.known[:i]
+				break
+			}
+		}
+	}
+}
+
+// Flush brings the page cache to the platter, as the kernel does in time.
+func (s *Server) Flush() {
+	for _, t := range s.sorted() {
+		for _, p := range t.parts {
+			p.synced = true
+		}
+	}
+}
