@@ -48,6 +48,11 @@ HIDE := none
 TEST = $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg --hide-summary $(HIDE) \
 	--post-run-command 'sh .ci/tally $(TALLY)' --
 
+# A proof that is a test: $(1) names it, $(2) is its package, $(3) its flags. The
+# parts are installed and the programs built; the last line is its figures.
+PROOF = $(call PARTS_AND_BUILD,test); $(PARTS_ENV); export MILLRACE_FIGURES="$(CURDIR)/.cache/figures-$(1)"; rm -f "$$MILLRACE_FIGURES"; \
+	code=0; go test -count=1 -timeout 3h -v -run '^$(1)$$' $(2) -args $(3) || code=1; cat "$$MILLRACE_FIGURES" || code=1; exit $$code
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14

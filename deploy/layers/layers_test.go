@@ -237,7 +237,7 @@ func TestTestsLookDownToo(t *testing.T) {
 }
 
 func TestTestHelpersStayInTests(t *testing.T) {
-	helpers := []string{"pipeline/pipelinetest", "sinks/sinktest", "deploy/local/localtest", "pipeline/blob/blobtest", "pipeline/ledger/ledgertest"}
+	helpers := []string{"pipeline/pipelinetest", "sinks/sinktest", "deploy/local/localtest", "pipeline/blob/blobtest", "pipeline/ledger/ledgertest", "cmd/internal/jobtest"}
 	for _, p := range packages(t) {
 		from := p.folder()
 		for _, to := range ours(p.Imports) {

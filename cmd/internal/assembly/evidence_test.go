@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
 	"github.com/millrace/millrace/cmd/internal/evidence"
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
@@ -30,19 +31,19 @@ type evidenceBench struct {
 }
 
 func newEvidenceBench(t *testing.T, samples []sampleBlob) *evidenceBench {
-	w := newWorld(t, sweeperOff)
+	w := newWorld(t, jobtest.SweeperOff)
 	b := &evidenceBench{world: w, content: map[string]string{}}
 	total := 0
 	r := w.run()
 	for _, s := range samples {
 		total += s.rows
-		b.content[w.account+"/"+s.container+"/"+s.path] = s.content()
+		b.content[w.Account+"/"+s.container+"/"+s.path] = s.content()
 		w.grow(s, func(etag string, length int) { w.announce(s, etag, length) })
 	}
-	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
+	w.WaitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
 	r.drain()
 	var err error
-	if b.cfg, err = config.Parse([]byte(w.yaml)); err != nil {
+	if b.cfg, err = config.Parse([]byte(w.YAML)); err != nil {
 		t.Fatal(err)
 	}
 	p, deps, err := assembly.OpenEvidence(b.cfg)
@@ -59,97 +60,97 @@ func newEvidenceBench(t *testing.T, samples []sampleBlob) *evidenceBench {
 func (b *evidenceBench) fresh() {
 	p, deps, err := assembly.OpenEvidence(b.cfg)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	b.t.Cleanup(p.Close)
+	b.T.Cleanup(p.Close)
 	b.checker = evidence.New(deps)
-	b.t.Cleanup(b.checker.Release)
+	b.T.Cleanup(b.checker.Release)
 }
 
 // at looks at one address.
 func (b *evidenceBench) at(address string) evidence.Finding {
-	b.t.Helper()
+	b.T.Helper()
 	a, err := reread.ParseAddress(address)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	var found []evidence.Finding
-	_, err = b.checker.Address(b.t.Context(), a, 20, func(f evidence.Finding) error {
+	_, err = b.checker.Address(b.T.Context(), a, 20, func(f evidence.Finding) error {
 		found = append(found, f)
 		return nil
 	})
 	if err != nil || len(found) == 0 {
-		b.t.Fatalf("%s: %d findings, %v", address, len(found), err)
+		b.T.Fatalf("%s: %d findings, %v", address, len(found), err)
 	}
 	return found[0]
 }
 
 // address gives that of the first row that meets the condition.
 func (b *evidenceBench) address(where string) string {
-	b.t.Helper()
-	text := b.ask("SELECT blob || '@' || toString(generation) || ':' || toString(record_offset) || ':' || toString(ordinal) FROM millrace.flows WHERE " + where + " ORDER BY blob, record_offset, ordinal LIMIT 1")
+	b.T.Helper()
+	text := b.Ask("SELECT blob || '@' || toString(generation) || ':' || toString(record_offset) || ':' || toString(ordinal) FROM millrace.flows WHERE " + where + " ORDER BY blob, record_offset, ordinal LIMIT 1")
 	if text == "" {
-		b.t.Fatalf("no row where %s", where)
+		b.T.Fatalf("no row where %s", where)
 	}
 	return text
 }
 
 func (b *evidenceBench) want(f evidence.Finding, outcome evidence.Outcome, cause string) {
-	b.t.Helper()
+	b.T.Helper()
 	if f.Outcome != outcome || !strings.Contains(f.Cause, cause) {
-		b.t.Errorf("%s: %s because %q, want %s because %q", f.Address, f.Outcome, f.Cause, outcome, cause)
+		b.T.Errorf("%s: %s because %q, want %s because %q", f.Address, f.Outcome, f.Cause, outcome, cause)
 	}
 }
 
 // window looks at a window.
 func (b *evidenceBench) window(limit int, table, start string, keys ...string) (w evidence.Window, found []evidence.Finding, total uint64) {
-	b.t.Helper()
+	b.T.Helper()
 	k, err := evidence.NewKey(b.cfg.Windows, table, start, keys)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	total, err = b.checker.Window(b.t.Context(), k, limit, func(head evidence.Window) error { w = head; return nil }, func(f evidence.Finding) error {
+	total, err = b.checker.Window(b.T.Context(), k, limit, func(head evidence.Window) error { w = head; return nil }, func(f evidence.Finding) error {
 		found = append(found, f)
 		return nil
 	})
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	return w, found, total
 }
 
 // overwrite makes other content of a blob.
 func (b *evidenceBench) overwrite(name, content string) {
-	b.t.Helper()
+	b.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	blob, block := traffic.BlobName{Container: id.Container, Path: id.Path}, base64.StdEncoding.EncodeToString([]byte("block-overwrite"))
-	if err := b.blobs.Stage(b.t.Context(), blob, block, []byte(content)); err != nil {
-		b.t.Fatal(err)
+	if err := b.Blobs.Stage(b.T.Context(), blob, block, []byte(content)); err != nil {
+		b.T.Fatal(err)
 	}
-	if _, err := b.blobs.Commit(b.t.Context(), blob, []string{block}); err != nil {
-		b.t.Fatal(err)
+	if _, err := b.Blobs.Commit(b.T.Context(), blob, []string{block}); err != nil {
+		b.T.Fatal(err)
 	}
 }
 
 func (b *evidenceBench) remove(name string) {
-	b.t.Helper()
+	b.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	credential, err := azblob.NewSharedKeyCredential(b.account, os.Getenv("TEST_STORAGE_KEY"))
+	credential, err := azblob.NewSharedKeyCredential(b.Account, os.Getenv("TEST_STORAGE_KEY"))
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	client, err := azblob.NewClientWithSharedKeyCredential(b.cfg.Accounts[0].Endpoint, credential, nil)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	if _, err := client.DeleteBlob(b.t.Context(), id.Container, id.Path, nil); err != nil {
-		b.t.Fatal(err)
+	if _, err := client.DeleteBlob(b.T.Context(), id.Container, id.Path, nil); err != nil {
+		b.T.Fatal(err)
 	}
 }
 
@@ -165,7 +166,7 @@ func ipv6Blob(hour time.Time) sampleBlob {
 			`"flowRecords":{"flows":[{"aclID":"six","flowGroups":[{"rule":"UserRule_six","flowTuples":[%s]}]}]}}`, at.Format(recordLayout), strings.Join(tuples, ","))
 	}
 	const from, to = "2001:db8::1", "2001:db8:0:1::2"
-	b := sampleBlob{name: "ipv6", container: vnetLogs, rows: 5, records: []string{
+	b := sampleBlob{name: "ipv6", container: jobtest.VNetLogs, rows: 5, records: []string{
 		record(0, from+","+to+",40000,443,6,O,B,NX,0,0,0,0", from+","+to+",40000,443,6,O,C,NX,7,700,9,9000"),
 		record(10, from+","+to+",40000,443,6,O,E,NX,1,10,2,20", from+","+to+",40001,443,6,O,B,NX,,,,", from+","+to+",40002,53,17,O,D,NX,0,0,0,0"),
 	}}
@@ -194,7 +195,7 @@ func TestEvidence(t *testing.T) {
 func (b *evidenceBench) commits(t *testing.T, samples []sampleBlob) {
 	const most = 40 // of a commit
 	landed, read, formats := uint64(0), 0, map[string]int{}
-	for _, text := range strings.Fields(b.ask("SELECT DISTINCT batch_id FROM millrace.flows")) {
+	for _, text := range strings.Fields(b.Ask("SELECT DISTINCT batch_id FROM millrace.flows")) {
 		var id pipeline.BatchID
 		if _, err := fmt.Sscan(text, &id); err != nil {
 			t.Fatal(err)
@@ -268,7 +269,7 @@ func (b *evidenceBench) windows(t *testing.T, hour time.Time) {
 	checked := 0
 	for _, c := range b.cfg.Windows {
 		columns := strings.Join(c.GroupBy, ", ")
-		for row := range strings.Lines(b.ask(fmt.Sprintf("SELECT formatDateTime(window_start, '%%FT%%TZ'), %s FROM millrace.windows_%s_merged ORDER BY rows DESC LIMIT 4 FORMAT TabSeparatedRaw", columns, c.Name))) {
+		for row := range strings.Lines(b.Ask(fmt.Sprintf("SELECT formatDateTime(window_start, '%%FT%%TZ'), %s FROM millrace.windows_%s_merged ORDER BY rows DESC LIMIT 4 FORMAT TabSeparatedRaw", columns, c.Name))) {
 			values := strings.Split(strings.TrimSuffix(row, "\n"), "\t")
 			var keys []string
 			for i, name := range c.GroupBy {
@@ -304,14 +305,14 @@ func (b *evidenceBench) unknown(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(nowhere.Hints), "LIKE '%macAddress=000000000000/PT1H.json'") {
 		t.Errorf("hints %q", nowhere.Hints)
 	}
-	b.ask("INSERT INTO millrace.quarantine (time, reason, scope, blob, record_offset, ordinal, length) VALUES (now(), 'tuple_port', 'tuple', 'acc/logs/q', 12, 3, 5)")
+	b.Ask("INSERT INTO millrace.quarantine (time, reason, scope, blob, record_offset, ordinal, length) VALUES (now(), 'tuple_port', 'tuple', 'acc/logs/q', 12, 3, 5)")
 	if refused := b.at("acc/logs/q@0:12:3"); !strings.Contains(fmt.Sprint(refused.Hints), "millrace quarantine show 'acc/logs/q@0:12:3'") {
 		t.Errorf("hints %q", refused.Hints)
 	}
 }
 
 func (b *evidenceBench) altered(t *testing.T) {
-	alter := func(sql string) { b.ask("ALTER TABLE millrace.flows " + sql + " SETTINGS mutations_sync = 1") }
+	alter := func(sql string) { b.Ask("ALTER TABLE millrace.flows " + sql + " SETTINGS mutations_sync = 1") }
 	address := b.address("format = 'nsg-2'")
 	a, err := reread.ParseAddress(address)
 	if err != nil {
@@ -343,7 +344,7 @@ func (b *evidenceBench) altered(t *testing.T) {
 	}
 
 	twice := b.address("format = 'vnet-4' AND dst_port = 53")
-	b.ask("INSERT INTO millrace.flows SELECT * FROM millrace.flows WHERE format = 'vnet-4' AND dst_port = 53 ORDER BY blob, record_offset, ordinal LIMIT 1")
+	b.Ask("INSERT INTO millrace.flows SELECT * FROM millrace.flows WHERE format = 'vnet-4' AND dst_port = 53 ORDER BY blob, record_offset, ordinal LIMIT 1")
 	b.want(b.at(twice), evidence.Differs, "2 rows have this address")
 
 	// An ordinal that the record does not have, and an offset where none begins.
@@ -354,7 +355,7 @@ func (b *evidenceBench) altered(t *testing.T) {
 
 	// A window whose flow rows were deleted does not add up.
 	six := b.address("src_ip = toIPv6('2001:db8::1') AND bytes_sent = 700")
-	start := b.ask("SELECT formatDateTime(window_start, '%FT%TZ') FROM millrace.windows_services_1m WHERE dst_ip = toIPv6('2001:db8:0:1::2') LIMIT 1")
+	start := b.Ask("SELECT formatDateTime(window_start, '%FT%TZ') FROM millrace.windows_services_1m WHERE dst_ip = toIPv6('2001:db8:0:1::2') LIMIT 1")
 	alter("DELETE WHERE bytes_sent = 700 AND src_ip = toIPv6('2001:db8::1')")
 	w, _, total := b.window(1, "services_1m", start, "dst_ip=2001:db8:0:1::2", "dst_port=443", "protocol=6", "direction=outbound", "action=allowed")
 	if w.Outcome != evidence.Differs || total != 3 || len(w.Differences) != 5 || w.Differences[0] != (evidence.Difference{Column: "rows", Row: "4", Bytes: "3"}) {
@@ -367,7 +368,7 @@ func (b *evidenceBench) lost(t *testing.T, samples []sampleBlob) {
 	rowOf := func(name string) (blob, address string) {
 		for _, s := range samples {
 			if s.name == name {
-				blob = b.account + "/" + s.container + "/" + s.path
+				blob = b.Account + "/" + s.container + "/" + s.path
 				return blob, b.address("blob = " + schemas.QuoteString(blob))
 			}
 		}
@@ -376,7 +377,7 @@ func (b *evidenceBench) lost(t *testing.T, samples []sampleBlob) {
 	}
 	// A commit that the table batches does not have: the record alone is compared.
 	_, address := rowOf("nsg-docs-v1-nested-records.json")
-	b.ask("ALTER TABLE millrace.batches DELETE WHERE blob LIKE '%NSG-DOCS-V1%' SETTINGS mutations_sync = 1")
+	b.Ask("ALTER TABLE millrace.batches DELETE WHERE blob LIKE '%NSG-DOCS-V1%' SETTINGS mutations_sync = 1")
 	b.fresh()
 	if f := b.at(address); f.Outcome != evidence.Verified || f.Range != nil || f.Tuple == "" {
 		t.Errorf("without its byte range: %+v", f)
@@ -404,7 +405,7 @@ func (b *evidenceBench) lost(t *testing.T, samples []sampleBlob) {
 	}
 
 	blob, address = rowOf("nsg-connector-v2-trailing-comma.json")
-	b.ask("INSERT INTO millrace.batches (batch_id, committed, blob, generation, offset, length) VALUES (1, now(), " + schemas.QuoteString(blob) + ", 1, 12, 100)")
+	b.Ask("INSERT INTO millrace.batches (batch_id, committed, blob, generation, offset, length) VALUES (1, now(), " + schemas.QuoteString(blob) + ", 1, 12, 100)")
 	b.fresh()
 	b.want(b.at(address), evidence.Rewritten, "generation 1 of the blob has been read since")
 }

@@ -169,59 +169,59 @@ func namesInSource(t *testing.T) []string {
 
 // dormant registers what a pipeline of this test does not run.
 func (o *watched) dormant(meter *telemetrytest.Recorder) {
-	o.t.Helper()
-	o.sharedLedger()
-	cfg, err := config.Parse([]byte(o.yaml))
+	o.T.Helper()
+	o.SharedLedger()
+	cfg, err := config.Parse([]byte(o.YAML))
 	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	deps := o.deps()
 	deps.Meter = meter
 	if _, err := assembly.NewServer(cfg, deps); err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	topics := kafka.DefaultConfig()
 	topics.Broker.Brokers = []string{"127.0.0.1:1"}
 	sink, err := kafka.New(topics, []schemas.Table{schemas.Flows}, kafka.Deps{Meter: meter})
 	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	if err := sink.Close(); err != nil {
-		o.t.Error(err)
+		o.T.Error(err)
 	}
 	if _, err := source.New(source.DefaultConfig(topics.Broker, "events"), source.Deps{Meter: meter, Parse: func([]byte) []pipeline.Announcement { return nil }}); err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 }
 
 // checkTable compares the table with what was registered and measured.
 func (o *watched) checkTable(registered map[string]telemetrytest.Instrument, page string) {
-	o.t.Helper()
+	o.T.Helper()
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(readings)), slices.Sorted(maps.Keys(registered))); diff != "" {
-		o.t.Errorf("instruments (-with a reading +registered by a pipeline); what it cannot run belongs into dormant:\n%s", diff)
+		o.T.Errorf("instruments (-with a reading +registered by a pipeline); what it cannot run belongs into dormant:\n%s", diff)
 	}
 	for name, m := range o.to.Metrics() {
 		listed := strings.Split(readings[name].attributes, ", ")
 		for key := range measuredBy(m) {
 			if !slices.Contains(listed, key) && key != "otel.metric.overflow" {
-				o.t.Errorf("%s is measured by %s, which its line does not name", name, key)
+				o.T.Errorf("%s is measured by %s, which its line does not name", name, key)
 			}
 		}
-		if prometheus := inPrometheus(o.t, registered[name]); !strings.Contains(page, "\n# TYPE "+prometheus+" ") {
-			o.t.Errorf("/metrics lacks %s", prometheus)
+		if prometheus := inPrometheus(o.T, registered[name]); !strings.Contains(page, "\n# TYPE "+prometheus+" ") {
+			o.T.Errorf("/metrics lacks %s", prometheus)
 		}
 	}
-	text := renderTable(o.t, registered)
+	text := renderTable(o.T, registered)
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(metricsTable), 0o755); err != nil {
-			o.t.Fatal(err)
+			o.T.Fatal(err)
 		}
 		if err := os.WriteFile(metricsTable, []byte(text), 0o644); err != nil {
-			o.t.Fatal(err)
+			o.T.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(text, readTable(o.t)); diff != "" {
-		o.t.Errorf("%s (-as registered +as it stands); write it anew, see the comment of metricsTable:\n%s", metricsTable, diff)
+	if diff := cmp.Diff(text, readTable(o.T)); diff != "" {
+		o.T.Errorf("%s (-as registered +as it stands); write it anew, see the comment of metricsTable:\n%s", metricsTable, diff)
 	}
 }
 

@@ -22,126 +22,47 @@ import (
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
-	"github.com/millrace/millrace/deploy/local/localtest"
-	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator"
-	"github.com/millrace/millrace/sinks/clickhouse"
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 )
 
-// patience bounds every wait: other packages' tests run beside.
-const patience = 60 * time.Second
-
-const (
-	hubName  = "flowlogs"
-	database = "millrace"
-)
-
-// noAddressTwice answers 0 when no tuple address is twice in flows, which is what
-// "exactly once" means for the table.
-const noAddressTwice = "SELECT count() - uniqExact(blob, generation, record_offset, ordinal) FROM millrace.flows"
-
-// world is what a pipeline runs against.
+// world is what a pipeline runs against, with the events that announce sends.
 type world struct {
-	t        *testing.T
-	account  string
-	blobs    *traffic.AzureWriter
-	hub      *emulator.Server
-	producer *azeventhubs.ProducerClient
-	tables   *clickhouse.Sink
-	yaml     string // the pipeline's configuration
+	*jobtest.World
+	producer *azeventhubs.ProducerClient // the official one
 	sent     int
-	trace    string // traceparent of the messages that announce sends; "" for none
+	trace    string // traceparent of the messages; "" for none
 }
 
 // newWorld starts all parts. extra is added to the configuration.
 func newWorld(t *testing.T, extra string) *world {
 	t.Helper()
-	url, _ := localtest.StartClickHouse(t)
-	return newWorldOn(t, url, "url: "+url, extra)
+	return newWorldOf(t, jobtest.Options{Extra: extra})
 }
 
-// newWorldOn is newWorld with a target of the test's own, which is asked at url.
-func newWorldOn(t *testing.T, url, target, extra string) *world {
+func newWorldOf(t *testing.T, o jobtest.Options) *world {
 	t.Helper()
-	endpoint, account, key := localtest.StartAzurite(t)
-	w := &world{t: t, account: account}
+	w := &world{World: jobtest.New(t, o)}
 	var err error
-	if w.blobs, err = traffic.DialAzure(endpoint, account, key); err != nil {
+	if w.producer, err = azeventhubs.NewProducerClientFromConnectionString(w.Hub.ConnectionString(jobtest.HubName), "", nil); err != nil {
 		t.Fatal(err)
 	}
-	connection := w.startHub()
-	t.Setenv("TEST_STORAGE_KEY", key)
-	t.Setenv("TEST_EVENTHUBS", connection)
-	w.yaml = fmt.Sprintf(`
-state: %q
-start: now-4h
-listen: ""
-max_batch_age: 1s
-memory_budget_mib: 128
-accounts:
-  - name: %s
-    endpoint: %s
-    aliases: ["https://%s.blob.core.windows.net"]
-    containers: [%s, %s]
-    key: {env: TEST_STORAGE_KEY}
-eventhubs:
-  - connection_string: {env: TEST_EVENTHUBS}
-    hub: %s
-clickhouse:
-  %s
-  database: %s
-`, t.TempDir()+"/state", account, endpoint, account, vnetLogs, nsgLogs, hubName, target, database) + extra
-	for _, c := range []string{vnetLogs, nsgLogs} {
-		if err := w.blobs.EnsureContainer(t.Context(), c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg := clickhouse.DefaultConfig()
-	cfg.URL, cfg.Database = url, "system" // ours does not exist yet
-	if w.tables, err = clickhouse.New(cfg, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.tables.Close() })
+	t.Cleanup(func() { _ = w.producer.Close(context.WithoutCancel(t.Context())) }) // of a test that ends
 	return w
-}
-
-// startHub runs an emulator and makes the official producer for it.
-func (w *world) startHub() (connection string) {
-	w.t.Helper()
-	hub, err := emulator.New(emulator.Config{Addr: "127.0.0.1:0", Hubs: []emulator.Hub{{Name: hubName, Partitions: 4}}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.hub = hub
-	ctx, stop := context.WithCancel(context.WithoutCancel(w.t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- hub.Run(ctx) }()
-	w.t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			w.t.Errorf("emulator: %v", err)
-		}
-	})
-	w.producer, err = azeventhubs.NewProducerClientFromConnectionString(hub.ConnectionString(hubName), "", nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = w.producer.Close(context.WithoutCancel(w.t.Context())) }) // of a test that ends
-	return hub.ConnectionString(hubName)
 }
 
 // announce sends an event about a blob, in turn in the Event Grid schema and as a
 // CloudEvent.
 func (w *world) announce(s sampleBlob, etag string, length int) {
-	w.t.Helper()
+	w.T.Helper()
 	w.sent++
 	now := time.Now().UTC().Format("2006-01-02T15:04:05.0000000Z")
-	topic := "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/" + w.account
+	topic := "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/" + w.Account
 	subject := "/blobServices/default/containers/" + s.container + "/blobs/" + s.path
 	event := map[string]any{
 		"subject": subject, "id": fmt.Sprintf("event-%d", w.sent),
 		"data": map[string]any{
 			"api": "PutBlockList", "eTag": etag, "contentType": "application/octet-stream", "contentLength": length, "blobType": "BlockBlob",
-			"url":       "https://" + w.account + ".blob.core.windows.net/" + s.container + "/" + s.path,
+			"url":       "https://" + w.Account + ".blob.core.windows.net/" + s.container + "/" + s.path,
 			"sequencer": fmt.Sprintf("%032x", w.sent), "storageDiagnostics": map[string]string{"batchId": "b"},
 		},
 	}
@@ -153,23 +74,23 @@ func (w *world) announce(s sampleBlob, etag string, length int) {
 	}
 	body, err := json.Marshal([]any{event})
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.T.Context(), jobtest.Patience)
 	defer cancel()
 	batch, err := w.producer.NewEventDataBatch(ctx, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	message := &azeventhubs.EventData{Body: body}
 	if w.trace != "" {
 		message.Properties = map[string]any{"traceparent": w.trace}
 	}
 	if err := batch.AddEventData(message, nil); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	if err := w.producer.SendEventDataBatch(ctx, batch, nil); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
@@ -177,15 +98,15 @@ func (w *world) announce(s sampleBlob, etag string, length int) {
 // that stay, and between them one more block each time, all committed anew. tell is
 // called after each append.
 func (w *world) grow(s sampleBlob, tell func(etag string, length int)) {
-	w.t.Helper()
+	w.T.Helper()
 	name := traffic.BlobName{Container: s.container, Path: s.path}
 	serial := 0
 	stage := func(data string) string {
-		w.t.Helper()
+		w.T.Helper()
 		serial++
 		id := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "block-%08d", serial))
-		if err := w.blobs.Stage(w.t.Context(), name, id, []byte(data)); err != nil {
-			w.t.Fatal(err)
+		if err := w.Blobs.Stage(w.T.Context(), name, id, []byte(data)); err != nil {
+			w.T.Fatal(err)
 		}
 		return id
 	}
@@ -195,9 +116,9 @@ func (w *world) grow(s sampleBlob, tell func(etag string, length int)) {
 	for _, a := range appends {
 		ids = append(ids, stage(a))
 		length += len(a)
-		etag, err := w.blobs.Commit(w.t.Context(), name, append(append([]string{}, ids...), last))
+		etag, err := w.Blobs.Commit(w.T.Context(), name, append(append([]string{}, ids...), last))
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		tell(etag, length)
 	}
@@ -212,27 +133,27 @@ type running struct {
 
 // run assembles the pipeline from its configuration and starts it.
 func (w *world) run() *running {
-	w.t.Helper()
-	return w.runWith(assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
+	w.T.Helper()
+	return w.runWith(assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: slog.New(slog.NewTextHandler(w.T.Output(), nil))})
 }
 
 func (w *world) runWith(deps assembly.Deps) *running {
-	w.t.Helper()
-	cfg, err := config.Parse([]byte(w.yaml))
+	w.T.Helper()
+	cfg, err := config.Parse([]byte(w.YAML))
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	p, err := assembly.Open(w.t.Context(), cfg, deps)
+	p, err := assembly.Open(w.T.Context(), cfg, deps)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	r := &running{w: w, p: p, done: make(chan error, 1)}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.T.Context()))
 	go func() {
 		r.done <- p.Run(ctx)
 		p.Close()
 	}()
-	w.t.Cleanup(func() {
+	w.T.Cleanup(func() {
 		cancel()
 		<-r.done
 	})
@@ -241,49 +162,23 @@ func (w *world) runWith(deps assembly.Deps) *running {
 
 // drain stops softly; it is the end of the input, so every window closes.
 func (r *running) drain() {
-	r.w.t.Helper()
+	r.w.T.Helper()
 	r.p.Engine.Drain(true)
 	select {
 	case err := <-r.done:
 		if err != nil {
-			r.w.t.Fatal(err)
+			r.w.T.Fatal(err)
 		}
 		r.done <- nil // for the cleanup
-	case <-time.After(patience):
-		r.w.t.Fatalf("the pipeline did not drain within %v", patience)
+	case <-time.After(jobtest.Patience):
+		r.w.T.Fatalf("the pipeline did not drain within %v", jobtest.Patience)
 	}
 }
-
-// ask gives the answer to a query, TabSeparated.
-func (w *world) ask(sql string) string {
-	w.t.Helper()
-	text, err := w.tables.Exec(w.t.Context(), sql)
-	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
-	}
-	return strings.TrimSpace(text)
-}
-
-// waitFor asks until the answer is the wanted one.
-func (w *world) waitFor(sql, want string) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		got := w.ask(sql)
-		if got == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: %s, want %s, after %v", sql, got, want, patience)
-		}
-	}
-}
-
-const sweeperOff = "sweeper: {interval: 0s}\n"
 
 // Every published sample goes the whole way, and what comes out of the table is
 // what a person reads in the sample.
 func TestSamplesGoThroughTheWholeJob(t *testing.T) {
-	w := newWorld(t, sweeperOff) // so that the events alone bring the blobs in
+	w := newWorld(t, jobtest.SweeperOff) // so that the events alone bring the blobs in
 	samples := sampleBlobs(t, time.Now().UTC().Truncate(time.Hour).Add(-time.Hour))
 	r := w.run()
 	total := 0
@@ -294,21 +189,21 @@ func TestSamplesGoThroughTheWholeJob(t *testing.T) {
 			w.announce(s, etag, length) // events come twice, now and then
 		})
 	}
-	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
+	w.WaitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
 	r.drain()
 
 	for _, s := range samples {
-		if got := w.ask(w.rowsOf("SELECT count()", s)); got != fmt.Sprint(s.rows) {
+		if got := w.Ask(w.rowsOf("SELECT count()", s)); got != fmt.Sprint(s.rows) {
 			t.Errorf("%s: %s rows, want %d", s.name, got, s.rows)
 		}
 		w.checkOffsets(s)
 	}
 	w.checkTotals(samples)
 	w.checkRows(samples)
-	if got := w.ask(noAddressTwice); got != "0" {
+	if got := w.Ask(jobtest.AddressesTwice); got != "0" {
 		t.Errorf("%s tuple addresses are twice in flows", got)
 	}
-	if got := w.ask("SELECT count() FROM millrace.quarantine"); got != "0" {
+	if got := w.Ask("SELECT count() FROM millrace.quarantine"); got != "0" {
 		t.Errorf("%s entries in quarantine, want none", got)
 	}
 
@@ -318,7 +213,7 @@ func TestSamplesGoThroughTheWholeJob(t *testing.T) {
 		w.announce(s, "0x1", len(s.content()))
 	}
 	r.drain()
-	if got := w.ask("SELECT count() FROM millrace.flows"); got != fmt.Sprint(total) {
+	if got := w.Ask("SELECT count() FROM millrace.flows"); got != fmt.Sprint(total) {
 		t.Errorf("%s rows after a second start, want %d", got, total)
 	}
 }
@@ -332,26 +227,26 @@ func TestSweeperFindsWhatNobodyAnnounced(t *testing.T) {
 		total += s.rows
 		w.grow(s, func(string, int) {})
 	}
-	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
+	w.WaitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
 	r.drain()
-	if got := w.ask(noAddressTwice); got != "0" {
+	if got := w.Ask(jobtest.AddressesTwice); got != "0" {
 		t.Errorf("%s tuple addresses are twice in flows", got)
 	}
 }
 
 // rowsOf completes a query over the rows of one sample.
 func (w *world) rowsOf(sql string, s sampleBlob) string {
-	return fmt.Sprintf("%s FROM millrace.flows WHERE blob = '%s/%s/%s'", sql, w.account, s.container, s.path)
+	return fmt.Sprintf("%s FROM millrace.flows WHERE blob = '%s/%s/%s'", sql, w.Account, s.container, s.path)
 }
 
 // checkOffsets wants every row's address to be the place of a record in the blob.
 func (w *world) checkOffsets(s sampleBlob) {
-	w.t.Helper()
+	w.T.Helper()
 	content := s.content()
-	for _, text := range strings.Fields(w.ask(w.rowsOf("SELECT DISTINCT record_offset", s))) {
+	for _, text := range strings.Fields(w.Ask(w.rowsOf("SELECT DISTINCT record_offset", s))) {
 		var offset int
 		if _, err := fmt.Sscan(text, &offset); err != nil || offset >= len(content) || content[offset] != '{' {
-			w.t.Errorf("%s: no record begins at byte %s of the blob", s.name, text)
+			w.T.Errorf("%s: no record begins at byte %s of the blob", s.name, text)
 		}
 	}
 }
@@ -359,7 +254,7 @@ func (w *world) checkOffsets(s sampleBlob) {
 // checkTotals compares sums that stand in the documentation or were counted by
 // hand, in rows and in windows.
 func (w *world) checkTotals(samples []sampleBlob) {
-	w.t.Helper()
+	w.T.Helper()
 	for _, c := range []struct{ sample, sql, want string }{
 		{"vnet-docs-bandwidth", "SELECT sum(packets_sent + packets_received), sum(bytes_sent + bytes_received)", "9125\t5256000"},
 		{"nsg-docs-bandwidth", "SELECT sum(packets_sent + packets_received), sum(bytes_sent + bytes_received)", "9125\t5256000"},
@@ -373,23 +268,23 @@ func (w *world) checkTotals(samples []sampleBlob) {
 			if !strings.HasPrefix(s.name, c.sample) {
 				continue
 			}
-			if got := w.ask(w.rowsOf(c.sql, s)); got != c.want {
-				w.t.Errorf("%s: %s: %q, want %q", s.name, c.sql, got, c.want)
+			if got := w.Ask(w.rowsOf(c.sql, s)); got != c.want {
+				w.T.Errorf("%s: %s: %q, want %q", s.name, c.sql, got, c.want)
 			}
 		}
 	}
 	const sums = "sum(packets_sent), sum(bytes_sent), sum(packets_received), sum(bytes_received) FROM millrace."
-	rows := w.ask("SELECT count(), " + sums + "flows")
+	rows := w.Ask("SELECT count(), " + sums + "flows")
 	for _, table := range []string{"windows_traffic_1m", "windows_traffic_1m_merged", "windows_services_1m", "windows_rules_5m_merged"} {
-		if got := w.ask("SELECT sum(rows), " + sums + table); got != rows {
-			w.t.Errorf("%s: %q, want %q as in flows", table, got, rows)
+		if got := w.Ask("SELECT sum(rows), " + sums + table); got != rows {
+			w.T.Errorf("%s: %q, want %q as in flows", table, got, rows)
 		}
 	}
 }
 
 // checkRows compares whole rows with what a person reads in the samples.
 func (w *world) checkRows(samples []sampleBlob) {
-	w.t.Helper()
+	w.T.Helper()
 	const sub = "aaaa0a0a-bb1b-cc2c-dd3d-eeeeee4e4e4e"
 	row := func(format, mac, src, dst string, srcPort, dstPort, protocol int, direction, state, action, encryption string, counters [4]int, acl, rule, kind, flowLog, target string) map[string]any {
 		number := func(n int) any { return float64(n) }
@@ -421,16 +316,16 @@ func (w *world) checkRows(samples []sampleBlob) {
 			if s.name != c.sample {
 				continue
 			}
-			text := w.ask(w.rowsOf("SELECT * EXCEPT (time, blob, record_offset, ordinal, batch_id), toUnixTimestamp64Milli(time) AS ms", s) +
+			text := w.Ask(w.rowsOf("SELECT * EXCEPT (time, blob, record_offset, ordinal, batch_id), toUnixTimestamp64Milli(time) AS ms", s) +
 				" AND " + c.where + " FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0")
 			var got map[string]any
 			if err := json.Unmarshal([]byte(text), &got); err != nil {
-				w.t.Errorf("%s: %q: %v", s.name, text, err)
+				w.T.Errorf("%s: %q: %v", s.name, text, err)
 				continue
 			}
 			c.want["ms"] = float64(c.written + s.shift.Milliseconds())
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				w.t.Errorf("%s (-want +got):\n%s", s.name, diff)
+				w.T.Errorf("%s (-want +got):\n%s", s.name, diff)
 			}
 		}
 	}

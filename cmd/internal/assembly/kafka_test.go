@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 	"github.com/millrace/millrace/deploy/local/localtest"
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator"
 )
@@ -48,7 +49,7 @@ kafka:
 	sent := 0
 	return w, func(ctx context.Context, body []byte) error {
 		if sent++; sent%2 == 0 {
-			_, err := w.hub.Publish(hubName, emulator.InTurn(), body, nil)
+			_, err := w.Hub.Publish(jobtest.HubName, emulator.InTurn(), body, nil)
 			return err
 		}
 		return client.ProduceSync(ctx, &kgo.Record{Topic: eventsTopic, Value: slices.Clone(body)}).FirstErr()
@@ -90,11 +91,11 @@ func inKafka(t *testing.T, addr, topic string) []string {
 
 // inClickHouse reads the same rows in pages, as an answer has a limit.
 func (w *world) inClickHouse() []string {
-	w.t.Helper()
+	w.T.Helper()
 	const pages = 64
 	var rows []string
 	for page := range pages {
-		text := w.ask(fmt.Sprintf("SELECT blob, generation, record_offset, ordinal, bytes_sent, batch_id FROM millrace.flows WHERE cityHash64(blob, record_offset, ordinal) %% %d = %d", pages, page))
+		text := w.Ask(fmt.Sprintf("SELECT blob, generation, record_offset, ordinal, bytes_sent, batch_id FROM millrace.flows WHERE cityHash64(blob, record_offset, ordinal) %% %d = %d", pages, page))
 		rows = append(rows, strings.Split(text, "\n")...)
 	}
 	return rows
@@ -120,20 +121,20 @@ func without(a, b []string) []string {
 func TestKafkaAndClickHouseReconcile(t *testing.T) {
 	addr := localtest.StartKafka(t)
 	w, publish := withKafka(t, addr, "both")
-	stopEstate := w.estateInto(4000, publish)
+	stopEstate := w.EstateInto(4000, publish)
 	var landed uint64
 	for range 2 {
-		p := w.startProgram()
+		p := w.StartProgram()
 		before := landed
-		w.waitUntil("more rows", func() bool { return w.number("SELECT count() FROM millrace.flows") > before+6000 })
-		p.stop(syscall.SIGKILL)
-		landed = w.number("SELECT count() FROM millrace.flows")
+		w.WaitUntil("more rows", func() bool { return w.Number("SELECT count() FROM millrace.flows") > before+6000 })
+		p.Stop(syscall.SIGKILL)
+		landed = w.Number("SELECT count() FROM millrace.flows")
 	}
-	last := w.startProgram("--end-of-input-on-stop")
-	w.waitUntil("more rows", func() bool { return w.number("SELECT count() FROM millrace.flows") > landed })
+	last := w.StartProgram("--end-of-input-on-stop")
+	w.WaitUntil("more rows", func() bool { return w.Number("SELECT count() FROM millrace.flows") > landed })
 	truth := stopEstate()
-	if _, took := last.stop(syscall.SIGTERM); last.cmd.ProcessState.ExitCode() != 0 {
-		t.Fatalf("end of input: exit code %d after %v", last.cmd.ProcessState.ExitCode(), took)
+	if _, took := last.Stop(syscall.SIGTERM); last.Cmd.ProcessState.ExitCode() != 0 {
+		t.Fatalf("end of input: exit code %d after %v", last.Cmd.ProcessState.ExitCode(), took)
 	}
 	kafka := inKafka(t, addr, "both-flows")
 	clickhouse := w.inClickHouse()
@@ -144,7 +145,7 @@ func TestKafkaAndClickHouseReconcile(t *testing.T) {
 		t.Errorf("of %d rows in ClickHouse, Kafka lacks %d, as\n%.1000s\nof %d in Kafka, ClickHouse lacks %d, as\n%.1000s",
 			len(clickhouse), len(a), strings.Join(a, "\n"), len(kafka), len(b), strings.Join(b, "\n"))
 	}
-	if twice := w.number(noAddressTwice); twice != 0 {
+	if twice := w.Number(jobtest.AddressesTwice); twice != 0 {
 		t.Errorf("%d tuple addresses are twice", twice)
 	}
 	t.Logf("%d rows in both", len(kafka))
@@ -156,21 +157,21 @@ func TestKafkaAndClickHouseReconcile(t *testing.T) {
 // topic, and one that lost its state is refused.
 func kafkaAlone(t *testing.T, addr string) {
 	w, publish := withKafka(t, addr, "alone")
-	begin, end := strings.Index(w.yaml, "clickhouse:\n"), strings.Index(w.yaml, "\nsweeper:")
-	w.yaml = w.yaml[:begin] + w.yaml[end:]
-	cfg, err := config.Parse([]byte(w.yaml))
+	begin, end := strings.Index(w.YAML, "clickhouse:\n"), strings.Index(w.YAML, "\nsweeper:")
+	w.YAML = w.YAML[:begin] + w.YAML[end:]
+	cfg, err := config.Parse([]byte(w.YAML))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stopEstate := w.estateInto(4000, publish)
-	p := w.startProgram()
-	p.until("landing", func(s status) bool { return s.Landed > 5000 })
-	p.stop(syscall.SIGKILL)
-	p = w.startProgram("--end-of-input-on-stop")
-	p.until("landing", func(s status) bool { return s.Landed > 1000 })
+	stopEstate := w.EstateInto(4000, publish)
+	p := w.StartProgram()
+	p.Until("landing", func(s jobtest.Status) bool { return s.Landed > 5000 })
+	p.Stop(syscall.SIGKILL)
+	p = w.StartProgram("--end-of-input-on-stop")
+	p.Until("landing", func(s jobtest.Status) bool { return s.Landed > 1000 })
 	truth := stopEstate()
-	if _, took := p.stop(syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
-		t.Fatalf("end of input: exit code %d after %v", p.cmd.ProcessState.ExitCode(), took)
+	if _, took := p.Stop(syscall.SIGTERM); p.Cmd.ProcessState.ExitCode() != 0 {
+		t.Fatalf("end of input: exit code %d after %v", p.Cmd.ProcessState.ExitCode(), took)
 	}
 	rows := inKafka(t, addr, "alone-flows")
 	if n := uint64(len(rows)); n != truth.Totals.Tuples {
@@ -179,10 +180,10 @@ func kafkaAlone(t *testing.T, addr string) {
 	if distinct := slices.Compact(slices.Clone(rows)); len(distinct) != len(rows) {
 		t.Errorf("%d rows are twice", len(rows)-len(distinct))
 	}
-	w.yaml = strings.Replace(w.yaml, cfg.State, t.TempDir()+"/state", 1)
-	p = w.launch()
-	<-p.done
-	if !strings.Contains(p.said(), "this ledger never wrote to it") {
-		t.Errorf("a ledger that lost its state says: %s", p.said())
+	w.YAML = strings.Replace(w.YAML, cfg.State, t.TempDir()+"/state", 1)
+	p = w.Launch()
+	<-p.Done
+	if !strings.Contains(p.Said(), "this ledger never wrote to it") {
+		t.Errorf("a ledger that lost its state says: %s", p.Said())
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 )
 
 // The published samples are years old, and a running pipeline reads nothing older
@@ -20,12 +22,6 @@ import (
 // is compared.
 
 const samplesDir = "../../../pipeline/decode/testdata/samples"
-
-// Containers of the two kinds of flow logs.
-const (
-	vnetLogs = "insights-logs-flowlogflowevent"
-	nsgLogs  = "insights-logs-networksecuritygroupflowevent"
-)
 
 // sampleBlob is one sample as Azure would have written it.
 type sampleBlob struct {
@@ -64,17 +60,17 @@ func sampleBlobs(t *testing.T, hour time.Time) []sampleBlob {
 		records, rows   int
 		wrap            string // for a sample of bare tuples: the record around them
 	}{
-		{"vnet-docs-v4-record.json", vnetLogs, 1, 19, ""},
-		{"vnet-docs-v4-record.compact.json", vnetLogs, 1, 19, ""},
-		{"vnet-docs-bandwidth-tuples.txt", vnetLogs, 1, 3, `{"time":"2024-02-26T20:10:30.0000000Z","flowLogVersion":4,"macAddress":"0022481C2F3E","category":"FlowLogFlowEvent",` +
+		{"vnet-docs-v4-record.json", jobtest.VNetLogs, 1, 19, ""},
+		{"vnet-docs-v4-record.compact.json", jobtest.VNetLogs, 1, 19, ""},
+		{"vnet-docs-bandwidth-tuples.txt", jobtest.VNetLogs, 1, 3, `{"time":"2024-02-26T20:10:30.0000000Z","flowLogVersion":4,"macAddress":"0022481C2F3E","category":"FlowLogFlowEvent",` +
 			`"flowRecords":{"flows":[{"aclID":"a","flowGroups":[{"rule":"UserRule_r","flowTuples":[TUPLES]}]}]}}`},
-		{"nsg-docs-v2.json", nsgLogs, 2, 11, ""},
-		{"nsg-docs-v1-nested-records.json", nsgLogs, 3, 21, ""},
-		{"nsg-connector-v1-small.json", nsgLogs, 3, 38, ""},
-		{"nsg-connector-v1-large.json", nsgLogs, 24, 1187, ""},
-		{"nsg-connector-appended-region.txt", nsgLogs, 1, 85, ""},
-		{"nsg-connector-v2-trailing-comma.json", nsgLogs, 1, 8, ""},
-		{"nsg-docs-bandwidth-tuples.txt", nsgLogs, 1, 3, `{"time":"2024-02-26T20:10:30.0000000Z","systemId":"s","category":"NetworkSecurityGroupFlowEvent","resourceId":"/r",` +
+		{"nsg-docs-v2.json", jobtest.NSGLogs, 2, 11, ""},
+		{"nsg-docs-v1-nested-records.json", jobtest.NSGLogs, 3, 21, ""},
+		{"nsg-connector-v1-small.json", jobtest.NSGLogs, 3, 38, ""},
+		{"nsg-connector-v1-large.json", jobtest.NSGLogs, 24, 1187, ""},
+		{"nsg-connector-appended-region.txt", jobtest.NSGLogs, 1, 85, ""},
+		{"nsg-connector-v2-trailing-comma.json", jobtest.NSGLogs, 1, 8, ""},
+		{"nsg-docs-bandwidth-tuples.txt", jobtest.NSGLogs, 1, 3, `{"time":"2024-02-26T20:10:30.0000000Z","systemId":"s","category":"NetworkSecurityGroupFlowEvent","resourceId":"/r",` +
 			`"properties":{"Version":2,"flows":[{"rule":"UserRule_r","flows":[{"mac":"0022481C2F3E","flowTuples":[TUPLES]}]}]}}`},
 	} {
 		data, err := os.ReadFile(filepath.Join(samplesDir, c.file))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 	"github.com/millrace/millrace/cmd/internal/telemetry"
 	"github.com/millrace/millrace/cmd/internal/telemetry/telemetrytest"
 )
@@ -75,28 +76,28 @@ func (o *watched) deps() assembly.Deps {
 
 // page gives what Prometheus would read.
 func (o *watched) page() string {
-	o.t.Helper()
+	o.T.Helper()
 	resp, err := http.Get(o.tel.URL() + "/metrics")
 	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	defer http.DefaultClient.CloseIdleConnections()
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	return string(data)
 }
 
 // end sends the rest, after a last look at the page.
 func (o *watched) end() (page string) {
-	o.t.Helper()
+	o.T.Helper()
 	page = o.page()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), jobtest.Patience)
 	defer cancel()
 	if err := o.tel.Shutdown(ctx); err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	return page
 }
@@ -105,7 +106,7 @@ func (o *watched) end() (page string) {
 // event to the insert of the rows that it announced, metrics that agree with the
 // tables, log records in their spans, and no secret.
 func TestTelemetryReachesItsReceiver(t *testing.T) {
-	w := newWorld(t, sweeperOff)
+	w := newWorld(t, jobtest.SweeperOff)
 	const hubKey = "canary/hub+key="
 	t.Setenv("TEST_EVENTHUBS", strings.Replace(os.Getenv("TEST_EVENTHUBS"), "SharedAccessKey=", "SharedAccessKey="+hubKey, 1)) // the emulator takes any
 	o := watch(t, w)
@@ -118,7 +119,7 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 	for i, s := range samples {
 		total += s.rows
 		id := fmt.Sprintf("%032x", 0xabc000+i)
-		senders[w.account+"/"+s.container+"/"+s.path] = id
+		senders[w.Account+"/"+s.container+"/"+s.path] = id
 		w.trace = "00-" + id + "-00000000000000aa-01"
 		w.grow(s, func(etag string, length int) { w.announce(s, etag, length) })
 	}
@@ -126,10 +127,10 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 	missing.path = strings.Replace(missing.path, "macAddress=", "macAddress=F", 1)
 	w.trace = ""
 	w.announce(missing, "0x1", 1000)
-	w.waitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
+	w.WaitFor("SELECT count() FROM millrace.flows", fmt.Sprint(total))
 	// A hub is measured while its source lives.
-	w.waitUntil("a lag of no messages", func() bool {
-		behind, partitions := telemetrytest.Sum(o.to.Metrics()["millrace.eventhubs.lag.messages"], map[string]string{"hub": hubName})
+	w.WaitUntil("a lag of no messages", func() bool {
+		behind, partitions := telemetrytest.Sum(o.to.Metrics()["millrace.eventhubs.lag.messages"], map[string]string{"hub": jobtest.HubName})
 		return partitions > 0 && behind == 0
 	})
 	page := o.page()
@@ -140,7 +141,7 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 	o.checkTable(instruments.Instruments(), page)
 	o.checkTraces(senders)
 	o.checkMetrics(total, w.sent)
-	o.checkLogs(w.account + "/" + missing.container + "/" + missing.path)
+	o.checkLogs(w.Account + "/" + missing.container + "/" + missing.path)
 	for name, text := range map[string]string{"storage key": os.Getenv("TEST_STORAGE_KEY"), "receiver's key": receiverKey, "event hub's key": hubKey} {
 		if o.to.Contains(text) || strings.Contains(o.log.String(), text) || strings.Contains(page, text) {
 			t.Errorf("the %s is in what was sent, logged or served", name)
@@ -151,7 +152,7 @@ func TestTelemetryReachesItsReceiver(t *testing.T) {
 // checkTraces follows each blob from the trace of whoever announced it to the insert
 // of its rows.
 func (o *watched) checkTraces(senders map[string]string) {
-	o.t.Helper()
+	o.T.Helper()
 	spans := o.to.Spans()
 	children := map[string][]*tracepb.Span{}
 	linking := map[string][]*tracepb.Span{} // spans that link to the key
@@ -172,20 +173,20 @@ func (o *watched) checkTraces(senders map[string]string) {
 				continue
 			}
 			if fmt.Sprintf("%x", n.ParentSpanId) != "00000000000000aa" {
-				o.t.Errorf("%s: the notification's parent is %x", blob, n.ParentSpanId)
+				o.T.Errorf("%s: the notification's parent is %x", blob, n.ParentSpanId)
 			}
 			for _, fetch := range named(linking[string(n.SpanId)], "fetch") {
 				if got := telemetrytest.Attributes(fetch.Attributes)["blob"]; got != blob {
-					o.t.Errorf("a notification of %s leads to a read of %s", blob, got)
+					o.T.Errorf("a notification of %s leads to a read of %s", blob, got)
 				}
 				for _, commit := range named(linking[string(fetch.SpanId)], "commit") {
 					if len(named(children[string(fetch.SpanId)], "decode")) == 0 {
-						o.t.Errorf("%s: a read in a commit without a byte range", blob)
+						o.T.Errorf("%s: a read in a commit without a byte range", blob)
 					}
 					steps := children[string(commit.SpanId)]
 					for _, step := range []string{"operate", "intent", "done"} {
 						if len(named(steps, step)) != 1 {
-							o.t.Errorf("%s: a commit has %d spans %s, want 1", blob, len(named(steps, step)), step)
+							o.T.Errorf("%s: a commit has %d spans %s, want 1", blob, len(named(steps, step)), step)
 						}
 					}
 					for _, land := range named(steps, "land") {
@@ -197,15 +198,15 @@ func (o *watched) checkTraces(senders map[string]string) {
 			}
 		}
 		if !landed["clickhouse flows"] {
-			o.t.Errorf("no way leads from the announcement of %s to the insert of its rows: %v", blob, landed)
+			o.T.Errorf("no way leads from the announcement of %s to the insert of its rows: %v", blob, landed)
 		}
 	}
-	o.t.Logf("%d spans, %d ways to an insert", len(spans), followed)
+	o.T.Logf("%d spans, %d ways to an insert", len(spans), followed)
 }
 
 // checkMetrics compares what was measured with what was sent and landed.
 func (o *watched) checkMetrics(rows, messages int) {
-	o.t.Helper()
+	o.T.Helper()
 	got := o.to.Metrics()
 	for _, c := range []struct {
 		name, unit string
@@ -215,14 +216,14 @@ func (o *watched) checkMetrics(rows, messages int) {
 		{"millrace.landed.rows", "{row}", map[string]string{"sink": "clickhouse", "table": "flows"}, rows},
 		{"millrace.decode.rows", "{row}", nil, rows},
 		{"millrace.notifications", "{notification}", nil, messages},
-		{"millrace.eventhubs.messages", "{message}", map[string]string{"hub": hubName}, messages},
+		{"millrace.eventhubs.messages", "{message}", map[string]string{"hub": jobtest.HubName}, messages},
 		{"millrace.lag.size", "By", nil, 0},
 		{"millrace.blob.reports", "{blob}", map[string]string{"kind": "gone"}, 1},
 		{"millrace.unacknowledged", "{notification}", nil, 0},
 	} {
 		sum, points := telemetrytest.Sum(got[c.name], c.attrs)
 		if points == 0 || sum != int64(c.want) || got[c.name].GetUnit() != c.unit {
-			o.t.Errorf("%s %v: %d %s in %d points, want %d %s", c.name, c.attrs, sum, got[c.name].GetUnit(), points, c.want, c.unit)
+			o.T.Errorf("%s %v: %d %s in %d points, want %d %s", c.name, c.attrs, sum, got[c.name].GetUnit(), points, c.want, c.unit)
 		}
 	}
 	for _, name := range []string{"millrace.latency.queryable", "millrace.latency.acknowledged"} {
@@ -231,19 +232,19 @@ func (o *watched) checkMetrics(rows, messages int) {
 		for _, p := range got[name].GetHistogram().GetDataPoints() {
 			count, sum = count+p.Count, sum+p.GetSum()
 		}
-		if limit := float64(count) * patience.Seconds(); count == 0 || count > 2*uint64(messages) || sum <= 0 || sum > limit {
-			o.t.Errorf("%s: %d measurements, %.1f s in all, of %d messages", name, count, sum, messages)
+		if limit := float64(count) * jobtest.Patience.Seconds(); count == 0 || count > 2*uint64(messages) || sum <= 0 || sum > limit {
+			o.T.Errorf("%s: %d measurements, %.1f s in all, of %d messages", name, count, sum, messages)
 		}
 	}
 	if temporality := got["millrace.landed.rows"].GetSum().GetAggregationTemporality(); temporality != metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE {
-		o.t.Errorf("counters are sent as %v", temporality)
+		o.T.Errorf("counters are sent as %v", temporality)
 	}
 }
 
 // checkLogs looks for the record about a blob that does not exist, in the span of
 // its read.
 func (o *watched) checkLogs(gone string) {
-	o.t.Helper()
+	o.T.Helper()
 	reads := map[string]string{} // blob by span
 	for _, s := range o.to.Spans() {
 		if s.Name == "fetch" {
@@ -257,22 +258,22 @@ func (o *watched) checkLogs(gone string) {
 			live++
 		case "blob changed":
 			if blob := telemetrytest.Attributes(l.Attributes)["blob"]; blob != gone || reads[string(l.TraceId)+string(l.SpanId)] != gone {
-				o.t.Errorf("the record about %s is in a read of %q", blob, reads[string(l.TraceId)+string(l.SpanId)])
+				o.T.Errorf("the record about %s is in a read of %q", blob, reads[string(l.TraceId)+string(l.SpanId)])
 			}
 			gone = ""
 		}
 	}
 	if live != 4 || gone != "" {
-		o.t.Errorf("%d records say that a shard is live, want 4; blob not told of: %q", live, gone)
+		o.T.Errorf("%d records say that a shard is live, want 4; blob not told of: %q", live, gone)
 	}
 }
 
 // What fails with a wrong password, key or token tells of it without showing it.
 func TestFaultsShowNoSecret(t *testing.T) {
-	w := newWorld(t, sweeperOff)
+	w := newWorld(t, jobtest.SweeperOff)
 	const canary = "canary5ecretQ2FuYXJ5" // valid base64, so that it is used
 	for name, change := range map[string][2]string{
-		"password":    {"  database: " + database, "  database: " + database + "\n  password: {env: TEST_CANARY}"},
+		"password":    {"  database: " + jobtest.Database, "  database: " + jobtest.Database + "\n  password: {env: TEST_CANARY}"},
 		"storage key": {"key: {env: TEST_STORAGE_KEY}", "key: {env: TEST_CANARY}"},
 		"sas":         {"key: {env: TEST_STORAGE_KEY}", "sas: {env: TEST_CANARY}"},
 		"connection":  {"{env: TEST_EVENTHUBS}", "{env: TEST_CANARY_HUB}"},
@@ -280,14 +281,14 @@ func TestFaultsShowNoSecret(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TEST_CANARY", canary)
 			t.Setenv("TEST_CANARY_HUB", strings.Replace(os.Getenv("TEST_EVENTHUBS"), "SharedAccessKey=", "SharedAccessKey="+canary, 1))
-			if !strings.Contains(w.yaml, change[0]) {
+			if !strings.Contains(w.YAML, change[0]) {
 				t.Fatalf("the configuration lacks %q", change[0])
 			}
-			cfg, err := config.Parse([]byte(strings.Replace(strings.Replace(w.yaml, change[0], change[1], 1), "/state", "/state-"+strings.ReplaceAll(name, " ", "-"), 1)))
+			cfg, err := config.Parse([]byte(strings.Replace(strings.Replace(w.YAML, change[0], change[1], 1), "/state", "/state-"+strings.ReplaceAll(name, " ", "-"), 1)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := watch(t, &world{t: t})
+			o := watch(t, &world{World: &jobtest.World{T: t}})
 			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 			defer cancel()
 			p, err := assembly.Open(ctx, cfg, o.deps())
@@ -310,12 +311,12 @@ func TestFaultsShowNoSecret(t *testing.T) {
 
 // A program that runs tells every now and then how it stands.
 func TestRunTellsItsStatus(t *testing.T) {
-	w := newWorld(t, sweeperOff)
-	p := w.startProgram("--status-every", "300ms")
+	w := newWorld(t, jobtest.SweeperOff)
+	p := w.StartProgram("--status-every", "300ms")
 	for _, s := range sampleBlobs(t, time.Now().UTC().Truncate(time.Hour).Add(-time.Hour)) {
 		w.grow(s, func(etag string, length int) { w.announce(s, etag, length) })
 	}
 	line := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\dZ status: [1-9][\d,]* rows/s, \d+\.\d MB/s, lag \d+ s and [\d,]+ notifications \(\d+\.\d MB\), watermark (none yet|[\d:]+), \d+ blobs waiting, 0 quarantined, 0 in doubt$`)
-	w.waitUntil("a status line with rows", func() bool { return line.MatchString(p.said()) })
-	t.Log(line.FindString(p.said()))
+	w.WaitUntil("a status line with rows", func() bool { return line.MatchString(p.Said()) })
+	t.Log(line.FindString(p.Said()))
 }

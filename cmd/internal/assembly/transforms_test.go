@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
+	"github.com/millrace/millrace/cmd/internal/jobtest"
 	"github.com/millrace/millrace/deploy/local/localtest"
 	"github.com/millrace/millrace/pipeline/pipelinetest"
 )
@@ -35,9 +36,9 @@ func TestFiltersAndEnrichmentInTheWholeJob(t *testing.T) {
 		replace(t, names, "cidr,owner,subnet\n0.0.0.0/0,"+owner+",\n10.0.0.0/8,,inside\n::/0,"+owner+",\n")
 	}
 	version("one")
-	w := newWorld(t, sweeperOff)
-	plain := w.yaml
-	w.yaml += fmt.Sprintf(`
+	w := newWorld(t, jobtest.SweeperOff)
+	plain := w.YAML
+	w.YAML += fmt.Sprintf(`
 filters:
   - {name: secure_web, drop: true, dst_port: [443]}
   - {name: replies, drop: true, src_port: [443]}
@@ -54,17 +55,17 @@ windows:
 		samples = samples[1:]
 		total += s.rows
 		w.grow(s, func(etag string, length int) { w.announce(s, etag, length) })
-		w.waitUntil("every row has landed or was filtered", func() bool {
+		w.WaitUntil("every row has landed or was filtered", func() bool {
 			s := r.p.Engine.Status()
 			return s.Landed+s.Filtered == int64(total)
 		})
 	}
 	next()
-	if got := w.ask("SELECT groupUniqArray(src_owner) FROM millrace.flows"); got != "['one']" {
+	if got := w.Ask("SELECT groupUniqArray(src_owner) FROM millrace.flows"); got != "['one']" {
 		t.Errorf("owners %s, want that of the first names file", got)
 	}
 	version("two")
-	for w.ask("SELECT count() > 0 FROM millrace.flows WHERE src_owner = 'two'") == "0" {
+	for w.Ask("SELECT count() > 0 FROM millrace.flows WHERE src_owner = 'two'") == "0" {
 		if len(samples) == 2 {
 			t.Fatal("the second names file never counted")
 		}
@@ -84,25 +85,25 @@ windows:
 		"SELECT sum(rows + filtered + quarantined) FROM millrace.batches FINAL":                                               fmt.Sprint(total),
 		"SELECT sum(rows) = (SELECT count() FROM millrace.flows) FROM millrace.windows_countries":                             "1",
 		"SELECT uniqExact(dst_country) = (SELECT uniqExact(dst_country) FROM millrace.flows) FROM millrace.windows_countries": "1",
-		noAddressTwice: "0",
+		jobtest.AddressesTwice: "0",
 	} {
-		if got := w.ask(sql); got != want {
+		if got := w.Ask(sql); got != want {
 			t.Errorf("%s: %s, want %s", sql, got, want)
 		}
 	}
 
 	// Without the sections, rows land as they were logged, in the same table.
-	w.yaml = plain
-	before := w.ask("SELECT count() FROM millrace.flows")
+	w.YAML = plain
+	before := w.Ask("SELECT count() FROM millrace.flows")
 	r = w.run()
 	s := samples[0]
 	w.grow(s, func(etag string, length int) { w.announce(s, etag, length) })
-	w.waitFor("SELECT count() FROM millrace.flows WHERE src_owner = '' AND src_class = ''", fmt.Sprint(s.rows))
+	w.WaitFor("SELECT count() FROM millrace.flows WHERE src_owner = '' AND src_class = ''", fmt.Sprint(s.rows))
 	r.drain()
-	if got := w.ask("SELECT count() FROM millrace.flows"); got == before {
+	if got := w.Ask("SELECT count() FROM millrace.flows"); got == before {
 		t.Errorf("%s rows, as before", got)
 	}
-	if lines := strings.Split(w.ask("SELECT name FROM system.columns WHERE database = 'millrace' AND table = 'flows'"), "\n"); len(lines) != 50 {
+	if lines := strings.Split(w.Ask("SELECT name FROM system.columns WHERE database = 'millrace' AND table = 'flows'"), "\n"); len(lines) != 50 {
 		t.Errorf("%d columns, want 50", len(lines))
 	}
 }
