@@ -11,11 +11,14 @@ package audit
 // Its address is (Blob, Generation, Offset, Ordinal); its number is unique over the
 // run and stands in its counters too, so that an altered row is found by either.
 type Tuple struct {
-	Number     uint64
-	Blob       string // account/container/path
-	Generation int    // 0, then 1 after the blob was deleted or rewritten, and so on
-	Offset     int64  // of its record in the blob, bytes
-	Ordinal    int    // place in its record
+	Number uint64
+	Blob   string // account/container/path
+	// Generation counts the contents that the blob had: 0, then 1 after it was rewritten
+	// or deleted and made again, and so on. The pipeline's own numbers may be lower, for
+	// it need not see every content; they rise with these.
+	Generation int
+	Offset     int64 // of its record in the blob, bytes
+	Ordinal    int   // place in its record
 
 	TimeMS           int64 // UTC
 	MAC, Src, Dst    string
@@ -62,10 +65,11 @@ type Window struct {
 	Table      string
 	SizeMS     int64
 	LatenessMS int64
-	GroupBy    []string // of Columns
+	GroupBy    []string // of Columns; every other column is the same in all rows
 }
 
-// Batch is what a manifest recorded.
+// Batch is what the manifest of a sequence number recorded: the first that was
+// created, which is the one that counts.
 type Batch struct {
 	ID          uint64
 	Shard       int
@@ -127,6 +131,10 @@ type Verdict struct {
 	Windows int // rows of windows that are wrong, missing or surplus
 	Batches int // batches, ranges and watermarks that break a promise of the ledger
 	Acks    int // messages acknowledged before what they announced was durable
+
+	// Conservation: what was written has landed, or is in quarantine, or was gone before
+	// it had to be read, or is under way; or it is lost.
+	Written, Landed, Quarantined, Gone, Pending int
 
 	// Findings says in words what was found, at most MaxFindings; More counts the others.
 	Findings []string
