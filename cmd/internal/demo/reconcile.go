@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/digits"
+	"github.com/millrace/millrace/cmd/internal/reconcile"
 )
 
 // drainPoll is how often the pipeline is looked at while it lands what is left.
@@ -42,11 +43,13 @@ func (d *demo) reconcile(ctx context.Context) error {
 	r.Figures = figures
 	r.Kills, r.PipelineRSSMiB, r.FirstRowSeconds = d.kills, d.peakRSS>>20, d.firstRow.Seconds()
 	r.fetch(uint64(d.fetched+d.lastSeen.BytesFetched), d.kills > 0)
-	held, err := d.tables.read(ctx)
+	held, err := d.tables.held(ctx)
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
-	notes := r.judge(truth, held)
+	var notes []string
+	r.Verdict, notes = reconcile.Judge(truth, held)
+	r.Reconciled = true
 	r.Seconds, r.TuplesPerSecond = seconds, float64(r.RowsLanded)/seconds
 	d.say.line("drained in %.1f s, compared in %.1f s", drained.Seconds(), (time.Since(began) - drained).Seconds())
 	for _, line := range r.lines(notes) {

@@ -4,29 +4,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
-	"time"
 
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/digits"
+	"github.com/millrace/millrace/cmd/internal/reconcile"
 )
 
 // Result is the last line of a demo with -o json.
 type Result struct {
-	TuplesWritten    uint64  `json:"tuples_written"` // good and malformed, by the simulator's own books
-	RowsLanded       uint64  `json:"rows_landed"`
-	RowsInWindows    uint64  `json:"rows_in_windows"` // sum of rows over windows_traffic_1m
+	TuplesWritten uint64 `json:"tuples_written"` // good and malformed, by the simulator's own books
+	reconcile.Verdict
 	EventsPublished  uint64  `json:"events_published"`
 	EventsDuplicated uint64  `json:"events_duplicated"`
 	EventsReordered  uint64  `json:"events_reordered"`
 	EventsDelayed    uint64  `json:"events_delayed"`
 	EventsDropped    uint64  `json:"events_dropped"`
-	Malformed        uint64  `json:"malformed"`       // tuples that the simulator spoiled
-	Quarantined      uint64  `json:"quarantined"`     // entries in the table quarantine
-	Lost             uint64  `json:"lost"`            // good tuples without a row, malformed ones without an entry
-	Duplicated       uint64  `json:"duplicated"`      // rows and entries beyond one for an address
-	Altered          uint64  `json:"altered"`         // blobs whose column sums differ from the simulator's
-	MinutesAltered   uint64  `json:"minutes_altered"` // minutes whose windows differ from the simulator's books
 	BytesInBlobs     uint64  `json:"bytes_in_blobs"`
 	BytesFetched     uint64  `json:"bytes_fetched"`
 	FetchedIsAbout   bool    `json:"bytes_fetched_is_about"` // a killed pipeline's last word was taken for its count
@@ -40,16 +32,11 @@ type Result struct {
 	Reconciled       bool    `json:"reconciled"` // everything was compared; Lost and so on say with what outcome
 }
 
-// Good says that every tuple is where it belongs exactly once.
-func (r *Result) Good() bool {
-	return r.Lost == 0 && r.Duplicated == 0 && r.Altered == 0 && r.MinutesAltered == 0 && r.RowsInWindows == r.RowsLanded && r.Quarantined == r.Malformed
-}
-
 // newResult takes over what the simulator knows.
 func newResult(truth traffic.Truth) Result {
 	e := truth.Events
 	return Result{
-		TuplesWritten: truth.Totals.Tuples + truth.Totals.Malformed, Malformed: truth.Totals.Malformed, BytesInBlobs: truth.Totals.Bytes,
+		TuplesWritten: truth.Totals.Tuples + truth.Totals.Malformed, BytesInBlobs: truth.Totals.Bytes,
 		EventsPublished: e.Published, EventsDuplicated: e.Duplicated, EventsReordered: e.Reordered, EventsDelayed: e.Delayed, EventsDropped: e.Dropped,
 	}
 }
@@ -59,92 +46,6 @@ func (r *Result) fetch(bytes uint64, about bool) {
 	if r.BytesInBlobs > 0 {
 		r.FetchRatio = float64(bytes) / float64(r.BytesInBlobs)
 	}
-}
-
-// judge fills in what is lost, doubled and altered, and says where.
-func (r *Result) judge(truth traffic.Truth, held contents) []string {
-	notes := slices.Concat(r.judgeBlobs(truth, held), r.judgeQuarantine(truth, held), r.judgeMinutes(truth, held))
-	for _, name := range truth.Doubtful {
-		notes = append(notes, name+": the storage never confirmed the last append, so the books may be one append short")
-	}
-	slices.Sort(notes)
-	r.Reconciled = true
-	return notes
-}
-
-func (r *Result) judgeBlobs(truth traffic.Truth, held contents) (notes []string) {
-	for name, want := range truth.Blobs {
-		got := held.blobs[name]
-		r.RowsLanded += got.rows
-		if got.addresses < want.Tuples {
-			r.Lost += want.Tuples - got.addresses
-			notes = append(notes, fmt.Sprintf("%s: %d of %d tuples have no row", name, want.Tuples-got.addresses, want.Tuples))
-		}
-		surplus := got.rows - min(got.addresses, want.Tuples)
-		if surplus > 0 {
-			r.Duplicated += surplus
-			notes = append(notes, fmt.Sprintf("%s: %d rows too many", name, surplus))
-		}
-		if got.rows == want.Tuples && got.sums != want.Sums {
-			r.Altered++
-			notes = append(notes, fmt.Sprintf("%s: the sums of its columns differ: landed %+v, written %+v", name, got.sums, want.Sums))
-		}
-	}
-	for name, got := range held.blobs {
-		if _, written := truth.Blobs[name]; !written {
-			r.RowsLanded += got.rows
-			r.Duplicated += got.rows
-			notes = append(notes, fmt.Sprintf("%s: %d rows of a blob that nobody wrote", name, got.rows))
-		}
-	}
-	return notes
-}
-
-// judgeQuarantine wants one entry for each malformed tuple and no other. Books that
-// were too long to be kept whole are held against the count alone.
-func (r *Result) judgeQuarantine(truth traffic.Truth, held contents) (notes []string) {
-	for _, n := range held.quarantine {
-		r.Quarantined += n
-	}
-	if uint64(len(truth.Malformed)) < truth.Totals.Malformed {
-		return nil
-	}
-	spoiled := map[address]bool{}
-	for _, m := range truth.Malformed {
-		a := address{m.Blob, uint64(m.RecordOffset), uint32(m.Ordinal)}
-		spoiled[a] = true
-		if held.quarantine[a] == 0 {
-			r.Lost++
-			notes = append(notes, fmt.Sprintf("%s: malformed tuple %d of the record at byte %d is not in quarantine", a.blob, a.ordinal, a.offset))
-		}
-	}
-	for a, n := range held.quarantine {
-		switch {
-		case !spoiled[a]:
-			notes = append(notes, fmt.Sprintf("%s: tuple %d of the record at byte %d is in quarantine, but was written well", a.blob, a.ordinal, a.offset))
-		case n > 1:
-			r.Duplicated += n - 1
-			notes = append(notes, fmt.Sprintf("%s: tuple %d of the record at byte %d is in quarantine %d times", a.blob, a.ordinal, a.offset, n))
-		}
-	}
-	return notes
-}
-
-func (r *Result) judgeMinutes(truth traffic.Truth, held contents) (notes []string) {
-	for start, got := range held.minutes {
-		r.RowsInWindows += got.Tuples
-		if _, written := truth.Minutes[start]; !written {
-			r.MinutesAltered++
-			notes = append(notes, fmt.Sprintf("windows of %s: %d rows of a minute in which nothing was written", minuteText(start), got.Tuples))
-		}
-	}
-	for start, want := range truth.Minutes {
-		if got := held.minutes[start]; got != want {
-			r.MinutesAltered++
-			notes = append(notes, fmt.Sprintf("windows of %s: %+v, written %+v", minuteText(start), got, want))
-		}
-	}
-	return notes
 }
 
 // maxNotes bounds what is printed of them.
@@ -202,5 +103,3 @@ func printFailure(out io.Writer, err error) {
 		Error      string `json:"error"`
 	}{Error: err.Error()})
 }
-
-func minuteText(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04") }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"github.com/millrace/millrace/cmd/internal/reconcile"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
@@ -89,6 +90,11 @@ func (t *tables) keep(ctx context.Context) error {
 
 // table gives the full name of a table.
 func (t *tables) table(name string) string { return t.database + "." + name }
+
+// held gives everything that is compared of this run.
+func (t *tables) held(ctx context.Context) (reconcile.Contents, error) {
+	return reconcile.Tables{Conn: t.conn, Database: t.database, Since: t.since}.Read(ctx)
+}
 
 // count asks for one number.
 func (t *tables) count(ctx context.Context, sql string) (n uint64, err error) {

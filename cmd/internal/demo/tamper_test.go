@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/bench/traffic"
+	"github.com/millrace/millrace/cmd/internal/reconcile"
 	"github.com/millrace/millrace/deploy/local/localtest"
 )
 
@@ -29,12 +30,13 @@ func TestReconciliationSeesTampering(t *testing.T) {
 	s := server{url: tb.url}
 	judge := func() (Result, []string) {
 		t.Helper()
-		held, err := tb.read(t.Context())
+		held, err := tb.held(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		res := newResult(truth)
-		notes := res.judge(truth, held)
+		var notes []string
+		res.Verdict, notes = reconcile.Judge(truth, held)
 		return res, notes
 	}
 	res, notes := judge()
@@ -51,44 +53,44 @@ func TestReconciliationSeesTampering(t *testing.T) {
 	s.query(t, "INSERT INTO millrace.before SELECT * FROM millrace.flows")
 	for _, c := range []struct {
 		name, sql string
-		want      Result
+		want      reconcile.Verdict
 		note      string
 	}{
 		{
 			"a row is doubled", "INSERT INTO millrace.flows SELECT * FROM millrace.flows WHERE " + row,
-			Result{Duplicated: 1},
+			reconcile.Verdict{Duplicated: 1},
 			"1 rows too many",
 		},
 		{
 			// Both copies.
 			"a row is lost", "ALTER TABLE millrace.flows DELETE WHERE " + row + sync,
-			Result{Lost: 1},
+			reconcile.Verdict{Lost: 1},
 			"have no row",
 		},
 		{
 			"a row comes back altered", "INSERT INTO millrace.flows SELECT * REPLACE (bytes_sent + 1 AS bytes_sent) FROM millrace.before WHERE " + row,
-			Result{Altered: 1},
+			reconcile.Verdict{Altered: 1},
 			"the sums of its columns differ",
 		},
 		{
 			"a window is short of a row", "INSERT INTO millrace.windows_traffic_1m SELECT * REPLACE (toUInt64(-1) AS rows, 0 AS bytes_sent, 0 AS bytes_received) FROM millrace.windows_traffic_1m LIMIT 1",
-			Result{Altered: 1, MinutesAltered: 1},
+			reconcile.Verdict{Altered: 1, MinutesAltered: 1},
 			"windows of ",
 		},
 		{
 			"a malformed tuple is forgotten", "ALTER TABLE millrace.quarantine DELETE WHERE " + entry + sync,
-			Result{Altered: 1, MinutesAltered: 1, Lost: 1},
+			reconcile.Verdict{Altered: 1, MinutesAltered: 1, Lost: 1},
 			"is not in quarantine",
 		},
 		{
 			"rows of a blob that nobody wrote", "INSERT INTO millrace.flows SELECT * REPLACE ('account/container/nobody' AS blob) FROM millrace.flows LIMIT 3",
-			Result{Altered: 1, MinutesAltered: 1, Lost: 1, Duplicated: 3},
+			reconcile.Verdict{Altered: 1, MinutesAltered: 1, Lost: 1, Duplicated: 3},
 			"that nobody wrote",
 		},
 	} {
 		s.query(t, c.sql)
 		res, notes := judge()
-		got := Result{Lost: res.Lost, Duplicated: res.Duplicated, Altered: res.Altered, MinutesAltered: res.MinutesAltered}
+		got := reconcile.Verdict{Lost: res.Lost, Duplicated: res.Duplicated, Altered: res.Altered, MinutesAltered: res.MinutesAltered}
 		if got != c.want || res.Good() || !strings.Contains(strings.Join(notes, "\n"), c.note) {
 			t.Errorf("%s: %+v, want %+v; notes %q", c.name, got, c.want, notes)
 		}
