@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
+	"github.com/millrace/millrace/pipeline/mutant"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/schemas/rows"
 )
@@ -56,6 +57,9 @@ func Pieces(alloc memory.Allocator, t schemas.Table, rec arrow.Record) []Piece {
 		pieces = append(pieces, piece(t, rows.Select(alloc, rec, day), int64(lo), int64(hi)))
 	}
 	slices.SortFunc(pieces, func(x, y Piece) int { return cmp.Compare(x.MinTime, y.MinTime) })
+	if mutant.On(mutant.SecondDayDropped) {
+		pieces = pieces[:1]
+	}
 	return pieces
 }
 

@@ -40,7 +40,7 @@ type rule struct {
 // with adds the leaves, which may be imported by anyone above them, to the
 // folders a rule names.
 func with(folders ...string) []string {
-	return append(folders, "operators/sketch", "pipeline/secret", "schemas/...")
+	return append(folders, "operators/sketch", "pipeline/secret", "pipeline/mutant", "schemas/...")
 }
 
 // rules, general direction first: cmd -> bench -> (pipeline/*, operators,
@@ -48,11 +48,12 @@ func with(folders ...string) []string {
 // followed by "/..." everything below it too.
 var rules = []rule{
 	{folder: "schemas"},
-	{folder: "pipeline", exact: true, may: []string{"schemas/..."}},
+	{folder: "pipeline", exact: true, may: []string{"schemas/...", "pipeline/mutant"}},
 	{folder: "pipeline/secret"},
+	{folder: "pipeline/mutant"},
 	{folder: "pipeline", may: with("pipeline")},
 	{folder: "pipeline/source", may: with("pipeline", "pipeline/source/lowwater")},
-	{folder: "pipeline/source/lowwater"},
+	{folder: "pipeline/source/lowwater", may: []string{"pipeline/mutant"}},
 	{folder: "pipeline/source/kafka", may: with("pipeline", "pipeline/broker", "pipeline/source/lowwater"), why: "the Kafka sink connects in the same way"},
 	{folder: "pipeline/source/eventhubs/emulator", why: "a mistake shared with its client would cancel out"},
 	{folder: "pipeline/shard", may: with("pipeline", "pipeline/ledger"), why: "the state machine speaks in manifests"},
@@ -352,6 +353,8 @@ func TestRules(t *testing.T) {
 		{"pipeline", "schemas", true},
 		{"pipeline", "pipeline/decode", false},
 		{"pipeline", "operators/sketch", false},
+		{"pipeline", "pipeline/mutant", true},
+		{"pipeline/mutant", "pipeline", false},
 		{"schemas", "pipeline", false},
 		{"pipeline/decode", "pipeline", true},
 		{"pipeline/decode", "schemas", true},

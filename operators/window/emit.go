@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 const dayMS = 24 * 60 * 60 * 1000
@@ -35,6 +36,9 @@ func (w *windows) close(watermark pipeline.Watermark, batch pipeline.BatchID, al
 		for _, win := range closing[:n] {
 			if !win.late {
 				w.stats.Closed++
+			}
+			if mutant.On(mutant.WindowTwice) {
+				continue
 			}
 			w.drop(win)
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Event times that fit DateTime64(3): years 1900 to 2299. Decoders are stricter.
@@ -42,6 +43,10 @@ func (w *windows) fold(times []arrow.Timestamp, lo, hi int, watermark pipeline.W
 		win := w.window(start, watermark)
 		if win.late {
 			w.stats.LateRows += int64(end - at)
+			if mutant.On(mutant.LateDropped) {
+				at = end
+				continue
+			}
 		}
 		w.stats.OverflowRows += w.foldRun(win, at, end)
 		at = end

@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 	"github.com/millrace/millrace/schemas"
 )
 
@@ -102,6 +103,9 @@ func (o *Operator) Views() []schemas.View {
 func (o *Operator) Apply(in pipeline.OperatorInput) ([]pipeline.Piece, error) {
 	if in.Watermark < o.watermark {
 		panic(fmt.Sprintf("BUG: watermark went back from %d to %d in batch %v", o.watermark, in.Watermark, in.Batch))
+	}
+	if mutant.On(mutant.WatermarkFirst) {
+		o.watermark = in.Watermark
 	}
 	for i, rec := range in.Flows {
 		if err := o.fold(rec); err != nil {
@@ -269,6 +273,9 @@ func newWindows(c Config, sourceOf func(string) *source, seed uint64) *windows {
 
 // closesBy says whether a window is closed at the watermark.
 func (w *windows) closesBy(start int64, watermark pipeline.Watermark) bool {
+	if mutant.On(mutant.LatenessIgnored) {
+		return start+w.size <= int64(watermark)
+	}
 	return start+w.size+w.late <= int64(watermark)
 }
 
@@ -291,7 +298,7 @@ func (w *windows) newGroups() *groups {
 // drop forgets a window.
 func (w *windows) drop(win *window) {
 	delete(w.open, win.start)
-	if at := w.slot(win.start); w.recent[at] == win {
+	if at := w.slot(win.start); w.recent[at] == win && !mutant.On(mutant.WindowStale) {
 		w.recent[at] = nil
 	}
 	w.groups -= win.taken()

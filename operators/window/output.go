@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/operators/sketch"
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // output is a record batch in the making: columns of a known length, filled row by
@@ -82,7 +83,7 @@ func (o *output) add(win *window, groups ordered, batch pipeline.BatchID) {
 	o.next = end
 	for i := at; i < end; i++ {
 		o.starts[i], o.ends[i] = arrow.Timestamp(win.start), arrow.Timestamp(win.start+o.w.size)
-		o.correction[i], o.overflow[i], o.batches[i] = flag(win.late), 0, uint64(batch)
+		o.correction[i], o.overflow[i], o.batches[i] = flag(win.late && !mutant.On(mutant.LateUnmarked)), 0, uint64(batch)
 	}
 	for j, f := range o.w.fields {
 		o.groups[j].fill(f, at, groups)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/operators/sketch"
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // payloadOf checks a snapshot's frame and gives what is in it.
@@ -56,6 +57,9 @@ func (o *Operator) read(snapshot []byte) error {
 		if body.err != nil {
 			return fmt.Errorf("table windows_%s: %w", name, body.err)
 		}
+	}
+	if mutant.On(mutant.RestoreForgetsWatermark) {
+		o.watermark = 0
 	}
 	r.check(len(r.left) == 0, "bytes behind the last table")
 	return r.err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Decode judges a region of the records array: zero or more whole records
@@ -73,6 +74,9 @@ type decoder struct {
 }
 
 func (b *Batch) start(r Range, data []byte, whole bool) *decoder {
+	if mutant.On(mutant.OffsetInChunk) {
+		r.Offset = 0
+	}
 	d := &b.d
 	d.b, d.c, d.limits, d.r, d.data, d.whole = b, &b.cols, b.limits, r, data, whole
 	d.first, d.next, d.how, d.stop, d.wrapperEnd = b.n, 0, wantsMore, false, 0

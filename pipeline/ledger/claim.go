@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // claimName is the object that says which hours were given away.
@@ -93,7 +94,15 @@ func (l *Ledger) createManifest(ctx context.Context, m pipeline.Manifest, data [
 			}
 		}
 	}
-	return l.store.Create(ctx, object(m.Shard, "m", m.Seq), data)
+	name := object(m.Shard, "m", m.Seq)
+	if mutant.On(mutant.ManifestOverwritten) {
+		return l.store.Put(ctx, name, data)
+	}
+	err := l.store.Create(ctx, name, data)
+	if errors.Is(err, ErrExists) && mutant.On(mutant.LoserGoesOn) {
+		return nil
+	}
+	return err
 }
 
 // View reads the ledger in store without taking it over. Its owner may run. Only

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // formatVersion is that of every object of a ledger. A reader refuses others.
@@ -57,7 +59,7 @@ func unseal(kind string, data []byte) ([]byte, error) {
 	if len(fields) == 4 && fields[0] == "millrace-"+kind && fields[1] != fmt.Sprint(formatVersion) {
 		return nil, fmt.Errorf("decode ledger %s: format version %q, this program knows %d: use the release that wrote it", kind, fields[1], formatVersion)
 	}
-	if string(line)+"\n" != header(kind, body) {
+	if string(line)+"\n" != header(kind, body) && !mutant.On(mutant.ChecksumIgnored) {
 		return nil, fmt.Errorf("decode ledger %s: length or checksum differs: %w", kind, ErrCorrupt)
 	}
 	return body, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Info is what a ledger says about itself. It is written once.
@@ -57,7 +58,12 @@ type State struct {
 }
 
 // NextSeq is the sequence number of the next batch.
-func (s State) NextSeq() uint64 { return s.Base.Seq + uint64(len(s.Manifests)) + 1 }
+func (s State) NextSeq() uint64 {
+	if mutant.On(mutant.SequenceReused) {
+		return s.DoneSeq + 1
+	}
+	return s.Base.Seq + uint64(len(s.Manifests)) + 1
+}
 
 // Ledger is one pipeline's ledger.
 type Ledger struct {
@@ -110,6 +116,9 @@ func openFolder(ctx context.Context, store Store, fresh Info, register Register,
 		return nil, err
 	}
 	l.epoch = e.Epoch + 1
+	if mutant.On(mutant.EpochKept) {
+		l.epoch = e.Epoch
+	}
 	return l, l.put(ctx, "epoch", "epoch", epochObject{Epoch: l.epoch})
 }
 
@@ -254,7 +263,7 @@ func (l *Ledger) prune(ctx context.Context, shard int) error {
 		return err
 	}
 	for _, seq := range manifests {
-		if seq > keep {
+		if seq > keep && !mutant.On(mutant.PruneAll) {
 			break
 		}
 		if err := l.store.Delete(ctx, object(shard, "m", seq)); err != nil {
@@ -343,6 +352,9 @@ func (l *Ledger) done(ctx context.Context, shard int, s *State) error {
 	s.DoneSeq = s.Base.Seq
 	for _, m := range s.Manifests {
 		s.DoneSeq = max(s.DoneSeq, m.DoneSeq)
+		if mutant.On(mutant.IntentIsDone) {
+			s.DoneSeq = m.Seq
+		}
 	}
 	var h headObject
 	err := l.get(ctx, fmt.Sprintf("%03d/head", shard), "head", &h)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // footer is the length of the `]}` that ends every blob and moves as it grows.
@@ -72,7 +73,9 @@ func (c *Core) announced(e Announced) {
 		c.ackBehind(b, []AckID{e.Ack})
 		return
 	}
-	if e.Ack != 0 {
+	if b.reading && mutant.On(mutant.AckWhileReading) {
+		c.ackNow(e.Ack)
+	} else if e.Ack != 0 {
 		b.acks = append(b.acks, e.Ack)
 	}
 	switch {
@@ -163,6 +166,9 @@ func (c *Core) startFetches() {
 		c.fetches[c.nextJob] = &fetch{blob: b, acks: b.acks}
 		b.acks = nil
 		c.do(Fetch{Job: c.nextJob, Position: b.position, ContentLength: b.announced})
+		if mutant.On(mutant.PositionEarly) {
+			b.position.End = max(b.position.End, b.announced-footer)
+		}
 	}
 }
 
@@ -208,10 +214,13 @@ func (c *Core) fetchDone(e FetchDone) {
 	case e.Err != nil:
 		c.fetchFailed(f, e.Err)
 		return
-	case e.Outcome == Rewritten:
+	case e.Outcome == Rewritten && !mutant.On(mutant.RewriteIgnored):
 		// The blob's old bytes are gone. What was landed stays; the new content gets
 		// addresses of its own, and people are told.
 		b.position = ledger.Position{Blob: b.id, Generation: b.position.Generation + 1}
+		if mutant.On(mutant.GenerationKept) {
+			b.position.Generation--
+		}
 		b.acks = append(f.acks, b.acks...)
 		b.announced = -1
 		b.wanted = true
@@ -259,6 +268,10 @@ func (c *Core) ackBehind(b *blobState, ids []AckID) {
 	if len(ids) == 0 {
 		return
 	}
+	if mutant.On(mutant.AckEarly) {
+		c.do(Ack{IDs: ids})
+		return
+	}
 	if b.lastSeq == c.nextSeq && len(c.open.units) > 0 {
 		c.open.acks = append(c.open.acks, ids...)
 		return
@@ -282,6 +295,9 @@ func (c *Core) ackNow(id AckID) {
 // others.
 func (c *Core) positions() []ledger.Position {
 	old := c.now.Add(-c.cfg.KeepOffsets - 2*time.Hour)
+	if mutant.On(mutant.PositionForgotten) {
+		old = c.now.Add(-time.Hour)
+	}
 	var ps []ledger.Position
 	for id, b := range c.blobs {
 		if hour, ok := id.Hour(); ok && hour.Before(old) && !b.queued && !b.reading {

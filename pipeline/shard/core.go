@@ -18,6 +18,7 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Config of a core. Times are durations, sizes are bytes of blob text.
@@ -141,7 +142,8 @@ func New(cfg Config, found ledger.State) *Core {
 		blobs: map[pipeline.BlobID]*blobState{}, fetches: map[JobID]*fetch{}, streams: map[string]*streamState{},
 		nextSeq: found.NextSeq(), watermark: found.Base.Watermark,
 		doneSeq: found.DoneSeq, durable: found.DoneSeq, baseSeq: found.Base.Seq,
-		doubt: true, // an INSERT of the owner before us may still arrive
+		// An INSERT of the owner before us may still arrive.
+		doubt: !mutant.On(mutant.StartTrusts),
 	}
 	for _, p := range found.Base.Positions {
 		c.blobs[p.Blob] = &blobState{id: p.Blob, position: p}
@@ -151,12 +153,14 @@ func New(cfg Config, found ledger.State) *Core {
 	}
 	for _, m := range found.Manifests {
 		for _, u := range m.Units {
-			if !m.Warm {
+			if !m.Warm && !mutant.On(mutant.UnitTwice) {
 				c.advance(u, m.Seq, time.UnixMilli(m.Created))
 			}
 			c.sealedBytes += u.Length // replayed again at the next start, unless a base comes first
 		}
-		c.watermark = max(c.watermark, m.Watermark)
+		if !mutant.On(mutant.WatermarkForgotten) {
+			c.watermark = max(c.watermark, m.Watermark)
+		}
 		b := &batch{manifest: m, state: intended, pieces: make([]pieceState, len(m.Pieces))}
 		if m.Seq <= found.DoneSeq {
 			b.state = landed
@@ -316,6 +320,10 @@ func (c *Core) seal() {
 		c.watermark, c.eoiSeal = pipeline.EndOfInput, true
 	}
 	b := &batch{acks: c.open.acks}
+	if mutant.On(mutant.AckAtSeal) {
+		c.do(Ack{IDs: c.open.acks})
+		b.acks = nil
+	}
 	b.manifest = pipeline.Manifest{
 		Batch: pipeline.NewBatchID(c.cfg.Ledger, c.cfg.Shard, c.nextSeq), Ledger: c.cfg.Ledger, Shard: c.cfg.Shard, Seq: c.nextSeq,
 		Epoch: c.epoch, Created: c.now.UnixMilli(), Watermark: c.watermark, Idle: c.idleStreams(), Units: c.open.units,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // proceedReplay replays the manifests behind the base, one after the other: the
@@ -21,7 +22,11 @@ func (c *Core) proceedReplay() {
 			continue
 		}
 		c.sealing = true
-		c.do(Replay{Manifest: b.manifest, Muted: b.state == landed})
+		m := b.manifest
+		if mutant.On(mutant.WatermarkOfNow) {
+			m.Watermark = c.watermark
+		}
+		c.do(Replay{Manifest: m, Muted: b.state == landed})
 		return
 	}
 	if c.doubt || c.unlanded() > 0 {
@@ -49,7 +54,13 @@ func (c *Core) proceedDoubt() {
 		return
 	}
 	c.fencing = true
-	c.epoch++
+	if mutant.On(mutant.FenceSkipped) {
+		c.fenceSet(FenceSet{Epoch: c.epoch})
+		return
+	}
+	if !mutant.On(mutant.FenceEpochKept) {
+		c.epoch++
+	}
 	c.do(SetFence{Epoch: c.epoch})
 }
 
@@ -70,7 +81,7 @@ func (c *Core) fenceSet(e FenceSet) {
 	}
 	c.fencing, c.doubt = false, false
 	for _, b := range c.batches {
-		if b.state != intended || len(b.pieces) == 0 {
+		if b.state != intended || len(b.pieces) == 0 || mutant.On(mutant.ProbeSkipped) {
 			continue
 		}
 		for i := range b.pieces {
@@ -89,7 +100,7 @@ func (c *Core) probed(e Probed) {
 		case ref.Rows:
 			p.landed = true
 		case 0:
-			p.landed = false
+			p.landed = mutant.On(mutant.ProbeBelieved)
 		default:
 			c.fail(fmt.Errorf("batch %v: table %q, partition %s holds %d of its %d rows: %w: a part is whole or absent, so rows were deleted or written by someone else; put them right by batch_id, then start again",
 				b.manifest.Batch, ref.Table, ref.Partition, rows, ref.Rows, ErrImpossible))
@@ -105,7 +116,8 @@ func (c *Core) proceedLanding() {
 		return
 	}
 	for _, b := range c.batches {
-		if b.state != intended || !b.replayed {
+		ready := b.state == intended || b.state == intending && mutant.On(mutant.LandBeforeIntent)
+		if !ready || !b.replayed {
 			continue
 		}
 		whole := true
@@ -135,15 +147,16 @@ func (c *Core) pieceLanded(e PieceLanded) {
 	p := &c.batch(e.Seq).pieces[e.Piece]
 	p.flying = false
 	switch {
-	case e.Err == nil:
+	case e.Err == nil || mutant.On(mutant.DoubtBelieved) && errors.Is(e.Err, pipeline.ErrInDoubt):
 		p.landed, p.attempts = true, 0
 	case errors.Is(e.Err, pipeline.ErrInDoubt):
-		c.doubt = true
+		c.doubt = c.doubt || !mutant.On(mutant.DoubtRetried)
 		// A target that leaves every insert in doubt must not be fenced in a tight loop.
 		p.retryAt = c.now.Add(c.backoff(p.attempts))
 		p.attempts++
 	case errors.Is(e.Err, pipeline.ErrFenced) && e.Epoch < c.epoch:
 		// Our own fence refused it: it is not there, and is sent again.
+		p.landed = mutant.On(mutant.RefusalBelieved)
 	case errors.Is(e.Err, pipeline.ErrTransient):
 		p.retryAt = c.now.Add(c.backoff(p.attempts))
 		p.attempts++
@@ -161,10 +174,10 @@ func (c *Core) backoff(attempts int) time.Duration {
 func (c *Core) finish() {
 	for _, b := range c.batches {
 		seq := b.manifest.Seq
-		if seq <= c.doneSeq {
+		if seq <= c.doneSeq || b.state != landed && mutant.On(mutant.DonePastHole) {
 			continue
 		}
-		if seq != c.doneSeq+1 || b.state != landed {
+		if (seq != c.doneSeq+1 || b.state != landed) && !mutant.On(mutant.DonePastHole) {
 			break
 		}
 		c.doneSeq = seq
@@ -198,7 +211,10 @@ func (c *Core) proceedLedger() {
 	c.proceedIntent()
 	if !c.basing {
 		for _, b := range c.batches {
-			if b.base != nil && b.manifest.Seq > c.baseSeq && b.manifest.Seq <= c.doneSeq {
+			if b.base != nil && b.manifest.Seq > c.baseSeq && (b.manifest.Seq <= c.doneSeq || mutant.On(mutant.BaseTooEarly)) {
+				if mutant.On(mutant.BasePositionsLate) {
+					b.base.Positions = c.positions()
+				}
 				c.basing = true
 				c.do(WriteBase{Base: *b.base})
 				return
@@ -222,6 +238,12 @@ func (c *Core) proceedIntent() {
 		if b.state == closed && b.replayed {
 			b.state = intending
 			b.manifest.DoneSeq = c.doneSeq
+			if mutant.On(mutant.DoneAhead) {
+				b.manifest.DoneSeq = b.manifest.Seq - 1
+			}
+			if mutant.On(mutant.WatermarkRecordedLate) {
+				b.manifest.Watermark = c.nextWatermark()
+			}
 			c.do(WriteManifest{Manifest: b.manifest})
 			return
 		}
@@ -245,7 +267,8 @@ func (c *Core) manifestNear() bool {
 // proceedDrain ends the shard when nothing is left to do: the final base first,
 // and before it the batch that closes every window.
 func (c *Core) proceedDrain() {
-	if !c.draining || !c.live || !c.quiet() || c.sealing || len(c.open.units) > 0 || c.unlanded() > 0 || c.doubt || c.stopped {
+	if !c.draining || !c.live || !c.quiet() || c.sealing || len(c.open.units) > 0 || c.doubt || c.stopped ||
+		c.unlanded() > 0 && !mutant.On(mutant.DrainEarly) {
 		return
 	}
 	if c.eoi && !c.eoiSeal {

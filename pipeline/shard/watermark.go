@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // nextWatermark is the least event time that the shard's streams still expect,
@@ -28,6 +29,12 @@ func (c *Core) nextWatermark() pipeline.Watermark {
 		if t := s.maxTime - c.cfg.OutOfOrderness.Milliseconds(); least == 0 || t < least {
 			least = t
 		}
+	}
+	if mutant.On(mutant.WatermarkByClock) {
+		least = c.now.UnixMilli()
+	}
+	if mutant.On(mutant.WatermarkBack) {
+		return pipeline.Watermark(least)
 	}
 	return max(c.watermark, pipeline.Watermark(least))
 }

@@ -8,6 +8,8 @@ package lowwater
 import (
 	"context"
 	"sync"
+
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Tracker follows one partition. P is what the source calls a position. Messages
@@ -58,6 +60,9 @@ func (t *Tracker[P]) Done(m *Message[P]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m.done = true
+	if mutant.On(mutant.MarkPastHole) {
+		t.low, t.passed = m.position, true
+	}
 	for t.head < len(t.pending) && t.pending[t.head].done {
 		t.low, t.passed = t.pending[t.head].position, true
 		t.pending[t.head] = nil
