@@ -80,9 +80,9 @@ const (
 	maxSparse = 512
 )
 
-// Add counts a value by its hash. It allocates when the sketch grows: at most
-// five times in its life.
-func (h *HyperLogLog) Add(hash uint64) {
+// Add counts a value by its hash and gives by how many bytes the sketch grew, which
+// is at most five times in its life.
+func (h *HyperLogLog) Add(hash uint64) (grown int) {
 	index := uint32(hash >> (64 - Precision))
 	// The guard bit ends the run of zeros after the 53 bits that are left.
 	value := uint8(bits.LeadingZeros64(hash<<Precision|1<<(Precision-1)) + 1)
@@ -90,9 +90,17 @@ func (h *HyperLogLog) Add(hash uint64) {
 		if value > h.dense[index] {
 			h.dense[index] = value
 		}
-		return
+		return 0
 	}
-	h.setSparse(index, value)
+	return h.setSparse(index, value)
+}
+
+// Bytes is the memory of the registers. It is a function of how many are not zero.
+func (h *HyperLogLog) Bytes() int {
+	if h.dense != nil {
+		return Registers
+	}
+	return 4 * len(h.sparse)
 }
 
 func (h *HyperLogLog) set(index uint32, value uint8) {
@@ -103,9 +111,10 @@ func (h *HyperLogLog) set(index uint32, value uint8) {
 	}
 }
 
-func (h *HyperLogLog) setSparse(index uint32, value uint8) {
+func (h *HyperLogLog) setSparse(index uint32, value uint8) (grown int) {
 	if h.sparse == nil {
 		h.sparse = make([]uint32, minSparse)
+		grown = 4 * minSparse
 	}
 	mask := uint32(len(h.sparse) - 1)
 	for at := index & mask; ; at = (at + 1) & mask {
@@ -114,14 +123,16 @@ func (h *HyperLogLog) setSparse(index uint32, value uint8) {
 			h.sparse[at] = index<<8 | uint32(value)
 			h.used++
 			if h.used*4 > len(h.sparse)*3 {
+				before := h.Bytes()
 				h.grow()
+				grown = h.Bytes() - before
 			}
-			return
+			return grown
 		case entry>>8 == index:
 			if value > uint8(entry) {
 				h.sparse[at] = index<<8 | uint32(value)
 			}
-			return
+			return 0
 		}
 	}
 }

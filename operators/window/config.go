@@ -36,18 +36,23 @@ type Config struct {
 	// that late need no correction row. 0 to 24 h, default 0.
 	Lateness time.Duration `yaml:"lateness"`
 	// MaxGroups bounds the state of a shard: the number of groups in all its open
-	// windows. Once it is reached, new keys fold into one group a window, which is
-	// written with overflow = 1; totals stay exact. 1 to 400,000; default, and
-	// for 0, 50,000.
+	// windows. Once it is reached, the lighter half of them folds into one group a
+	// window, which is written with overflow = 1: totals stay exact, the heavy keys stay.
+	// 1 to 400,000; default, and for 0, 50,000.
 	MaxGroups int `yaml:"max_groups"`
+	// MaxStateMiB bounds the memory of these groups in the same way, with their texts
+	// and sketches. 1 to 4,096 MiB; default, and for 0, 64.
+	MaxStateMiB int `yaml:"max_state_mib"`
 }
 
 // Limits of a Config.
 const (
-	DefaultMaxGroups = 50_000
+	DefaultMaxGroups   = 50_000
+	DefaultMaxStateMiB = 64
 	// With one overflow group for each second of a day on top, a piece stays below
 	// 500,000 rows.
-	maxMaxGroups = 400_000
+	maxMaxGroups   = 400_000
+	maxMaxStateMiB = 4096
 
 	maxTables   = 64
 	maxGroupBy  = 16
@@ -115,6 +120,9 @@ func (c Config) faults(path string) []error {
 	}
 	if c.MaxGroups < 0 || c.MaxGroups > maxMaxGroups {
 		fault("max_groups", "%d, want 1 to %d, or 0 for %d", c.MaxGroups, maxMaxGroups, DefaultMaxGroups)
+	}
+	if c.MaxStateMiB < 0 || c.MaxStateMiB > maxMaxStateMiB {
+		fault("max_state_mib", "%d, want 1 to %d, or 0 for %d", c.MaxStateMiB, maxMaxStateMiB, DefaultMaxStateMiB)
 	}
 	for _, list := range []struct {
 		key     string
@@ -209,7 +217,7 @@ func kindOf(t arrow.DataType) kind {
 }
 
 // fingerprint says what a stored state means: two states with one fingerprint can
-// be continued by each other. MaxGroups is left out, it may change at any time.
+// be continued by each other. The limits are left out, they may change at any time.
 func (c Config) fingerprint() string {
 	return fmt.Sprintf("size=%v lateness=%v group_by=%s sums=%s distinct=%s", c.Size, c.Lateness,
 		strings.Join(c.GroupBy, ","), strings.Join(c.Sums, ","), strings.Join(c.Distinct, ","))

@@ -9,8 +9,11 @@
 //
 // What of a table depends on what. With room for every group (MaxGroups), the
 // merged rows are a function of the flow rows alone, whatever the batches, their
-// order and the shards were. Past MaxGroups, which keys still get a group of their
-// own depends on the order of rows; totals over all groups stay exact.
+// order and the shards were. Past MaxGroups or MaxStateMiB the light groups fold into
+// one overflow group a window (see shrink). Which keys keep a group of their own, and
+// since when, then depends on the order of rows: in a window with an overflow row the
+// other rows are lower bounds. Totals over all groups stay exact, and every key that is
+// heavy by rows or by one of the sums has its row.
 //
 // The operator owns no goroutine and reads no clock. Its state is ordinary memory;
 // record batches that it gives away come from the allocator it was made with, and

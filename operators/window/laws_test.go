@@ -54,6 +54,7 @@ func play(t testing.TB, cfg []Config, steps []step, restart func(i int) bool) []
 			if w.groups > w.cfg.MaxGroups {
 				t.Fatalf("%d groups in %s, at most %d", w.groups, w.cfg.Name, w.cfg.MaxGroups)
 			}
+			checkBytes(t, w)
 		}
 	}
 	if s := o.Stats(); s.OpenWindows != 0 || s.Groups != 0 {

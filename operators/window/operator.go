@@ -51,7 +51,7 @@ func newSeeded(cfg []Config, alloc memory.Allocator, seed uint64) *Operator {
 func (o *Operator) clear(cfg []Config) {
 	o.windows, o.sources, o.names, o.watermark = nil, nil, newTexts(), 0
 	for _, c := range cfg {
-		o.windows = append(o.windows, newWindows(c, o.source, o.seed))
+		o.windows = append(o.windows, newWindows(c, o.source, newSecret(o.seed)))
 	}
 }
 
@@ -200,7 +200,7 @@ type windows struct {
 	schema *arrow.Schema
 	size   int64 // ms
 	late   int64 // allowed lateness, ms
-	seed   uint64
+	secret secret
 
 	fields   []field
 	keys     []*source // by field
@@ -212,6 +212,7 @@ type windows struct {
 	open   map[int64]*window // by start
 	recent [recentWindows]*window
 	groups int // of all open windows, overflow groups not counted
+	bytes  int // of these, likewise
 	spare  []*groups
 
 	stats       Stats
@@ -237,13 +238,16 @@ type window struct {
 	*groups
 }
 
-func newWindows(c Config, sourceOf func(string) *source, seed uint64) *windows {
+func newWindows(c Config, sourceOf func(string) *source, key secret) *windows {
 	if c.MaxGroups == 0 {
 		c.MaxGroups = DefaultMaxGroups
 	}
+	if c.MaxStateMiB == 0 {
+		c.MaxStateMiB = DefaultMaxStateMiB
+	}
 	w := &windows{
 		cfg: c, table: c.Table(), size: c.Size.Milliseconds(), late: c.Lateness.Milliseconds(),
-		seed: seed, open: map[int64]*window{}, tags: make([]uint32, chunkRows),
+		secret: key, open: map[int64]*window{}, tags: make([]uint32, chunkRows),
 	}
 	w.schema = w.table.ArrowSchema()
 	var columns []int
@@ -302,6 +306,7 @@ func (w *windows) drop(win *window) {
 		w.recent[at] = nil
 	}
 	w.groups -= win.taken()
+	w.bytes -= win.bytes
 	if len(w.spare) < spareGroups {
 		win.groups.reset()
 		w.spare = append(w.spare, win.groups)

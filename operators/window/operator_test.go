@@ -162,7 +162,7 @@ func TestInstrumentsFollowTheStats(t *testing.T) {
 		s := o.Stats()
 		if i == 1 {
 			o.Release()
-			s.OpenWindows, s.Groups = 0, 0
+			s.OpenWindows, s.Groups, s.Bytes = 0, 0, 0
 		} else {
 			snapshot, err := o.Snapshot()
 			if err != nil {
@@ -177,6 +177,7 @@ func TestInstrumentsFollowTheStats(t *testing.T) {
 		}
 		want.OpenWindows += s.OpenWindows
 		want.Groups += s.Groups
+		want.Bytes += s.Bytes
 		want.Closed += s.Closed
 		want.LateRows += s.LateRows
 		want.OverflowRows += s.OverflowRows
@@ -195,7 +196,7 @@ func TestInstrumentsFollowTheStats(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(map[string]int64{
-		"millrace.windows.open": want.OpenWindows, "millrace.windows.groups": want.Groups, "millrace.windows.closed": want.Closed,
+		"millrace.windows.open": want.OpenWindows, "millrace.windows.groups": want.Groups, "millrace.windows.state": want.Bytes, "millrace.windows.closed": want.Closed,
 		"millrace.windows.late_rows": want.LateRows, "millrace.windows.overflow_rows": want.OverflowRows,
 	}, got); diff != "" {
 		t.Errorf("instruments (-want +got):\n%s", diff)

@@ -40,7 +40,19 @@ func (w *windows) sorted(g *groups, ranks []ranking) ordered {
 	if !whole {
 		o.sortTies(pairs)
 	}
+	o.overflowLast(g)
 	return o
+}
+
+// overflowLast puts the overflow group behind the one group that may have its key.
+func (o ordered) overflowLast(g *groups) {
+	if g.overflow < 0 {
+		return
+	}
+	at := slices.Index(o.order, uint32(g.overflow))
+	if next := at + 1; next < len(o.order) && equalKeys(o.key(o.order[at]), o.key(o.order[next])) {
+		o.order[at], o.order[next] = o.order[next], o.order[at]
+	}
 }
 
 // pair is an entry with the first 64 bits of its key that matter.
@@ -149,7 +161,7 @@ func (o ordered) sortTies(pairs []pair) {
 				if c := slices.Compare(o.key(a), o.key(b)); c != 0 {
 					return c
 				}
-				// Only the overflow group has the key of another one, and comes later.
+				// Only the overflow group has the key of another one: see overflowLast.
 				return cmp.Compare(a, b)
 			})
 		}

@@ -12,27 +12,27 @@ import (
 )
 
 // payloadOf checks a snapshot's frame and gives what is in it.
-func payloadOf(snapshot []byte) ([]byte, error) {
+func payloadOf(snapshot []byte) (payload []byte, version uint16, err error) {
 	if len(snapshot) < snapshotHeader+snapshotSum || string(snapshot[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("%w: %d bytes that do not begin as one", ErrSnapshot, len(snapshot))
+		return nil, 0, fmt.Errorf("%w: %d bytes that do not begin as one", ErrSnapshot, len(snapshot))
 	}
-	if v := binary.LittleEndian.Uint16(snapshot[len(snapshotMagic):]); v != snapshotVersion {
-		return nil, fmt.Errorf("%w: version %d, this release reads %d", ErrSnapshot, v, snapshotVersion)
+	if version = binary.LittleEndian.Uint16(snapshot[len(snapshotMagic):]); version == 0 || version > snapshotVersion {
+		return nil, 0, fmt.Errorf("%w: version %d, this release reads 1 to %d", ErrSnapshot, version, snapshotVersion)
 	}
 	body, sum := snapshot[:len(snapshot)-snapshotSum], snapshot[len(snapshot)-snapshotSum:]
-	payload := body[snapshotHeader:]
+	payload = body[snapshotHeader:]
 	if length := binary.LittleEndian.Uint64(body[snapshotHeader-8:]); length != uint64(len(payload)) {
-		return nil, fmt.Errorf("%w: %d bytes of payload, it says %d", ErrSnapshot, len(payload), length)
+		return nil, 0, fmt.Errorf("%w: %d bytes of payload, it says %d", ErrSnapshot, len(payload), length)
 	}
 	if xxh3.Hash(body) != binary.LittleEndian.Uint64(sum) {
-		return nil, fmt.Errorf("%w: the checksum is wrong", ErrSnapshot)
+		return nil, 0, fmt.Errorf("%w: the checksum is wrong", ErrSnapshot)
 	}
-	return payload, nil
+	return payload, version, nil
 }
 
 // read fills an empty state.
 func (o *Operator) read(snapshot []byte) error {
-	payload, err := payloadOf(snapshot)
+	payload, version, err := payloadOf(snapshot)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (o *Operator) read(snapshot []byte) error {
 	seen := map[string]bool{}
 	for n := r.number(); n > 0 && r.err == nil; n-- {
 		name, fingerprint := r.text(), r.text()
-		body := &reader{left: r.bytes(r.fixed())}
+		body := &reader{left: r.bytes(r.fixed()), evictions: version > 1}
 		r.check(!seen[name], "table twice")
 		seen[name] = true
 		w := o.table(name)
@@ -95,6 +95,7 @@ func (w *windows) read(r *reader, watermark pipeline.Watermark) {
 		w.readWindow(r, win, ids, used)
 		w.open[start] = win
 		w.groups += win.taken()
+		w.bytes += win.bytes
 	}
 	for _, ranks := range used {
 		for _, u := range ranks {
@@ -106,11 +107,17 @@ func (w *windows) read(r *reader, watermark pipeline.Watermark) {
 func (w *windows) readWindow(r *reader, win *window, ids [][]uint32, used [][]bool) {
 	entries, overflow := r.number(), r.byte()
 	r.check(entries > 0 && overflow <= 1, "window without groups")
+	if overflow == 1 {
+		win.floor = make([]uint64, win.measures())
+		for i := 0; i < len(win.floor) && r.evictions; i++ {
+			win.floor[i] = r.number()
+		}
+	}
 	previous, key := make([]uint64, w.words), make([]uint64, w.words)
 	for i := uint64(0); i < entries && r.err == nil; i++ {
 		var at int
 		if overflow == 1 && i == entries-1 {
-			at = win.addOverflow()
+			at = win.overflowEntry()
 			for j := range used {
 				if used[j] != nil {
 					r.check(len(used[j]) > 0 && w.keys[j].texts.texts[ids[j][0]] == "", "overflow group without the empty text")
@@ -124,7 +131,10 @@ func (w *windows) readWindow(r *reader, win *window, ids [][]uint32, used [][]bo
 			r.check(i == 0 || compareKeys(previous, key) < 0, "groups out of order")
 			copy(previous, key)
 			w.rankToID(r, key, ids, used)
-			at = win.add(tagOf(key, w.seed), key)
+			at = win.add(tagOf(key, w.secret), key)
+			if r.err == nil {
+				win.bytes += w.sizeOf(key)
+			}
 		}
 		w.readValues(r, win, at)
 	}
@@ -161,6 +171,12 @@ func (w *windows) readValues(r *reader, win *window, at int) {
 		values[i] = r.number()
 	}
 	r.check(values[0] > 0, "group without rows")
+	if missed := win.missedOf(at); at != win.overflow && r.evictions {
+		for i := range missed {
+			missed[i] = r.number()
+			r.check(missed[i] <= win.floor[i], "group that missed more than was evicted")
+		}
+	}
 	for j := range w.distinct {
 		last := -1
 		n := r.number()
@@ -172,6 +188,9 @@ func (w *windows) readValues(r *reader, win *window, at int) {
 			if r.err == nil && win.sketchesOf(at)[j].Set(sketch.Register{Index: uint16(index), Value: value}) != nil {
 				r.check(false, "register out of range")
 			}
+		}
+		if at != win.overflow {
+			win.bytes += win.sketchesOf(at)[j].Bytes()
 		}
 	}
 }
@@ -190,8 +209,9 @@ func compareKeys(a, b []uint64) int {
 
 // reader reads numbers and texts until the first fault, and zeros from then on.
 type reader struct {
-	left []byte
-	err  error
+	left      []byte
+	err       error
+	evictions bool // there are numbers of evictions
 }
 
 func (r *reader) check(ok bool, fault string) {

@@ -24,12 +24,16 @@ import (
 // its name, its fingerprint, the length of the rest (8 bytes), for each text column
 // the texts in use, sorted, the number of open windows, and for each window by
 // rising start: start (8 bytes), number of entries, 1 if the last of them is the
-// overflow group, and the entries sorted: key words (8 bytes each, ranks of texts
-// instead of ids; none for the overflow group), row count, sums, and for each
-// sketch the number of registers and these as index and value.
+// overflow group, in this case what evictions have taken off each measure, and the
+// entries sorted: key words (8 bytes each, ranks of texts instead of ids; none for the
+// overflow group), row count, sums, what the group may have missed of each measure
+// (where there is an overflow group, and not for it), and for each sketch the number
+// of registers and these as index and value.
+//
+// Version 1 had neither of the numbers of evictions, because there were none.
 const (
 	snapshotMagic   = "MRWN"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	snapshotHeader  = len(snapshotMagic) + 2 + 8
 	snapshotSum     = 8
 )
@@ -100,6 +104,9 @@ func (w *windows) appendState(b []byte, win *window, ranks []ranking) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(win.start))
 	b = binary.AppendUvarint(b, uint64(win.count))
 	b = append(b, flag(win.overflow >= 0))
+	for _, v := range win.floor {
+		b = binary.AppendUvarint(b, v)
+	}
 	sorted := w.sorted(win.groups, ranks)
 	order := sorted.order
 	if win.overflow >= 0 {
@@ -115,6 +122,11 @@ func (w *windows) appendState(b []byte, win *window, ranks []ranking) []byte {
 		}
 		for _, value := range win.entry(int(i))[w.words:] {
 			b = binary.AppendUvarint(b, value)
+		}
+		if int(i) != win.overflow {
+			for _, v := range win.missedOf(int(i)) {
+				b = binary.AppendUvarint(b, v)
+			}
 		}
 		for j := range w.distinct {
 			registers = win.sketchesOf(int(i))[j].Append(registers[:0])

@@ -13,9 +13,10 @@ import (
 type Stats struct {
 	OpenWindows  int64 // windows with rows that have not closed
 	Groups       int64 // groups in them, overflow groups not counted
+	Bytes        int64 // memory of these groups
 	Closed       int64 // windows that closed with rows
 	LateRows     int64 // rows that became part of correction rows; a row counts once for each table
-	OverflowRows int64 // rows that found no room for their key; counted likewise
+	OverflowRows int64 // rows that went into an overflow group; counted likewise
 }
 
 // Stats adds the tables up. Like every method, it is for the goroutine that calls
@@ -26,6 +27,7 @@ func (o *Operator) Stats() Stats {
 		s := w.now()
 		sum.OpenWindows += s.OpenWindows
 		sum.Groups += s.Groups
+		sum.Bytes += s.Bytes
 		sum.Closed += s.Closed
 		sum.LateRows += s.LateRows
 		sum.OverflowRows += s.OverflowRows
@@ -35,7 +37,7 @@ func (o *Operator) Stats() Stats {
 
 func (w *windows) now() Stats {
 	s := w.stats
-	s.OpenWindows, s.Groups = int64(len(w.open)), int64(w.groups)
+	s.OpenWindows, s.Groups, s.Bytes = int64(len(w.open)), int64(w.groups), int64(w.bytes)
 	return s
 }
 
@@ -56,9 +58,10 @@ func (o *Operator) Instrument(meter metric.Meter) error {
 	}
 	i.open = held("millrace.windows.open", "{window}", "Windows with rows that have not closed, by table.")
 	i.groups = held("millrace.windows.groups", "{group}", "Groups in open windows, by table.")
+	i.bytes = held("millrace.windows.state", "By", "Memory of the groups in open windows, by table.")
 	i.closed = count("millrace.windows.closed", "{window}", "Windows that closed with rows, by table.")
 	i.late = count("millrace.windows.late_rows", "{row}", "Rows that came after their window closed and became corrections, by table.")
-	i.overflow = count("millrace.windows.overflow_rows", "{row}", "Rows that found no room for their key, by table.")
+	i.overflow = count("millrace.windows.overflow_rows", "{row}", "Rows that are in no group of their own, because the table had reached its limit, by table.")
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
@@ -70,7 +73,7 @@ func (o *Operator) Instrument(meter metric.Meter) error {
 }
 
 type instruments struct {
-	open, groups           metric.Int64UpDownCounter
+	open, groups, bytes    metric.Int64UpDownCounter
 	closed, late, overflow metric.Int64Counter
 }
 
@@ -81,7 +84,7 @@ func (w *windows) measure() { w.tell(w.now()) }
 // with it.
 func (w *windows) forget() {
 	s := w.now()
-	s.OpenWindows, s.Groups = 0, 0
+	s.OpenWindows, s.Groups, s.Bytes = 0, 0, 0
 	w.tell(s)
 }
 
@@ -94,6 +97,7 @@ func (w *windows) tell(now Stats) {
 	ctx, table := context.Background(), metric.WithAttributes(attribute.String("table", w.table.Name))
 	w.instruments.open.Add(ctx, now.OpenWindows-before.OpenWindows, table)
 	w.instruments.groups.Add(ctx, now.Groups-before.Groups, table)
+	w.instruments.bytes.Add(ctx, now.Bytes-before.Bytes, table)
 	w.instruments.closed.Add(ctx, now.Closed-before.Closed, table)
 	w.instruments.late.Add(ctx, now.LateRows-before.LateRows, table)
 	w.instruments.overflow.Add(ctx, now.OverflowRows-before.OverflowRows, table)

@@ -11,7 +11,10 @@ type texts struct {
 	ids   map[string]uint32
 	texts []string // by id
 	free  []uint32 // ids to be given again
-	kept  int      // texts left by the last sweep
+	bytes int      // of all texts
+	kept  struct { // left by the last sweep
+		texts, bytes int
+	}
 }
 
 func newTexts() *texts {
@@ -33,15 +36,21 @@ func (t *texts) id(text string) uint32 {
 		t.texts = append(t.texts, text)
 	}
 	t.ids[text] = id
+	t.bytes += len(text)
 	return id
 }
 
-// sweepSlack is how many texts may be forgotten late; it keeps sweeps rare where
+// How many texts, and bytes of them, may be forgotten late; it keeps sweeps rare where
 // few texts are in use.
-const sweepSlack = 4096
+const (
+	sweepTexts = 4096
+	sweepBytes = 4 << 20
+)
 
 // wantsSweep says that more than half of the texts may be out of use.
-func (t *texts) wantsSweep() bool { return len(t.ids) > 2*t.kept+sweepSlack }
+func (t *texts) wantsSweep() bool {
+	return len(t.ids) > 2*t.kept.texts+sweepTexts || t.bytes > 2*t.kept.bytes+sweepBytes
+}
 
 // sweep forgets the texts whose ids are not marked; marks has an entry for each id.
 func (t *texts) sweep(marks []bool) {
@@ -53,10 +62,11 @@ func (t *texts) sweep(marks []bool) {
 		if text != "" {
 			delete(t.ids, text)
 			t.texts[id] = ""
+			t.bytes -= len(text)
 			t.free = append(t.free, uint32(id))
 		}
 	}
-	t.kept = len(t.ids)
+	t.kept.texts, t.kept.bytes = len(t.ids), t.bytes
 }
 
 // ranking orders the texts that are in use somewhere.

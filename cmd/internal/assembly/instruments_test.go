@@ -98,10 +98,11 @@ var readings = map[string]reading{
 	"millrace.unacknowledged":              {"", "Notifications wait for commits; see lag."},
 	"millrace.watermark.lag":               {"", "Windows close later: a network interface has old event times, or reads lag."},
 	"millrace.windows.closed":              {"table", "More windows have rows."},
-	"millrace.windows.groups":              {"table", "Memory: more different keys; at the limit they fold into the overflow group."},
+	"millrace.windows.groups":              {"table", "Memory: more different keys; at max_groups the light ones fold into the overflow group."},
+	"millrace.windows.state":               {"table", "Memory of windows: long texts, large sketches; at max_state_mib light groups fold into the overflow group."},
 	"millrace.windows.late_rows":           {"table", "Rows come after their window closed and make corrections: raise `out_of_orderness`."},
 	"millrace.windows.open":                {"table", "Memory: the watermark stands still, or event times spread."},
-	"millrace.windows.overflow_rows":       {"table", "Keys found no room: totals stay exact, details of new keys are lost."},
+	"millrace.windows.overflow_rows":       {"table", "A table is at its limit: totals stay exact, keys that are light by rows and by every sum lose their own row."},
 }
 
 // Every instrument that the source names has a reading and a row in the table, and
