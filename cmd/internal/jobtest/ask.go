@@ -104,12 +104,22 @@ func (w *World) WaitFor(sql, want string) {
 }
 
 // Number asks for one.
-func (w *World) Number(sql string) (n uint64) {
+func (w *World) Number(sql string) uint64 {
 	w.T.Helper()
-	if _, err := fmt.Sscan(w.Ask(sql), &n); err != nil {
+	n, err := w.Count(sql)
+	if err != nil {
 		w.T.Fatalf("%s: %v", sql, err)
 	}
 	return n
+}
+
+// Count is Number of a server that may be away.
+func (w *World) Count(sql string) (n uint64, err error) {
+	text, err := w.Tables.Exec(w.T.Context(), sql)
+	if err == nil {
+		_, err = fmt.Sscan(text, &n)
+	}
+	return n, err
 }
 
 // WaitUntil asks until the condition holds.

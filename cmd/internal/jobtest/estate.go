@@ -12,18 +12,25 @@ import (
 // Estate writes logs until it is stopped, then gives the truth.
 func (w *World) Estate(rate float64) (stop func() traffic.Truth) {
 	w.T.Helper()
-	return w.EstateInto(rate, func(_ context.Context, body []byte) error {
-		_, err := w.Hub.Publish(HubName, emulator.InTurn(), body, nil)
-		return err
-	})
+	return w.EstateInto(rate, w.Notify)
 }
 
-// EstateInto is Estate with notifications that go another way.
-func (w *World) EstateInto(rate float64, publish func(ctx context.Context, body []byte) error) (stop func() traffic.Truth) {
+// Notify publishes a notification to the hub.
+func (w *World) Notify(_ context.Context, body []byte) error {
+	_, err := w.Hub.Publish(HubName, emulator.InTurn(), body, nil)
+	return err
+}
+
+// EstateInto is Estate with notifications that go another way, and with what change
+// says of it.
+func (w *World) EstateInto(rate float64, publish func(ctx context.Context, body []byte) error, change ...func(*traffic.Config)) (stop func() traffic.Truth) {
 	w.T.Helper()
 	cfg := traffic.DefaultConfig()
 	cfg.Account, cfg.NICs, cfg.TuplesPerMinute, cfg.TuplesPerSecond = w.Account, 16, 1000, rate
 	cfg.Start = time.Now().Add(-time.Hour)
+	for _, c := range change {
+		c(&cfg)
+	}
 	sim, err := traffic.New(cfg, traffic.Deps{Blobs: w.Blobs, Publish: func(ctx context.Context, _ string, body []byte) error {
 		return publish(ctx, body)
 	}})

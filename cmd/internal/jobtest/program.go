@@ -58,6 +58,15 @@ func (p *Program) AwaitPages() {
 	}
 }
 
+// Serves is AwaitPages that does not wait.
+func (p *Program) Serves() bool {
+	select {
+	case p.URL = <-p.pages:
+	default:
+	}
+	return p.URL != ""
+}
+
 // Launch starts the program; what is left of it is killed when the test ends.
 func (w *World) Launch(args ...string) *Program {
 	w.T.Helper()
@@ -68,6 +77,7 @@ func (w *World) Launch(args ...string) *Program {
 	}
 	p := &Program{T: w.T, pages: make(chan string, 1), Done: make(chan struct{})}
 	p.Cmd = exec.Command(pipelinetest.RequirePart(w.T, EnvProgram), append([]string{"run", "--config", file}, args...)...)
+	p.Cmd.Env = append(os.Environ(), w.Env...)
 	stderr, err := p.Cmd.StderrPipe()
 	if err != nil {
 		w.T.Fatal(err)
@@ -166,6 +176,12 @@ func (p *Program) Stop(signals ...os.Signal) (last Status, took time.Duration) {
 			p.T.Fatalf("it did not end within %v", Patience)
 		}
 	}
+}
+
+// Kill is kill -9, at once.
+func (p *Program) Kill() {
+	_ = p.Cmd.Process.Kill() // it may have ended
+	<-p.Done
 }
 
 // File is the program's configuration.

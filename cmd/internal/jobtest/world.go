@@ -72,6 +72,7 @@ type World struct {
 	Hub     *emulator.Server
 	Tables  *clickhouse.Sink // to ask the target
 	YAML    string           // the pipeline's configuration
+	Env     []string         // what it names of the environment
 }
 
 // New starts all parts.
@@ -93,8 +94,8 @@ func New(t *testing.T, o Options) *World {
 		t.Fatal(err)
 	}
 	w.startHub()
-	t.Setenv("TEST_STORAGE_KEY", key)
-	t.Setenv("TEST_EVENTHUBS", strings.Replace(w.Hub.ConnectionString(HubName), w.Hub.Addr(), o.Via(Hub, w.Hub.Addr()), 1))
+	w.setenv("TEST_STORAGE_KEY", key)
+	w.setenv("TEST_EVENTHUBS", strings.Replace(w.Hub.ConnectionString(HubName), w.Hub.Addr(), o.Via(Hub, w.Hub.Addr()), 1))
 	w.YAML = fmt.Sprintf(`
 state: %q
 start: now-4h
@@ -126,6 +127,20 @@ clickhouse:
 	}
 	t.Cleanup(func() { w.Tables.Close() })
 	return w
+}
+
+// setenv is for pipelines in this process and for programs. Those of an older world
+// keep their own.
+func (w *World) setenv(name, value string) {
+	w.T.Setenv(name, value)
+	w.Env = append(w.Env, name+"="+value)
+}
+
+// In is the world for a subtest, which may run beside those of other worlds.
+func (w *World) In(t *testing.T) *World {
+	in := *w
+	in.T = t
+	return &in
 }
 
 // via puts the address that the options give into a service's URL.

@@ -3,9 +3,11 @@ package localtest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/millrace/millrace/deploy/local/servers"
@@ -69,17 +71,24 @@ func (c *Cluster) Start(t testing.TB, i int) {
 	}
 }
 
-// freePorts gives ports that nobody has.
+// freePorts gives ports that nobody has. They are below those that systems give to
+// clients: a server that is killed finds its own free when it is started again, and
+// nobody who looks for it meanwhile connects to itself.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const first, count = 20_000, 10_000
+	ports := make([]int, 0, n)
+	for tries := 0; len(ports) < n; tries++ {
+		if tries == 100+n {
+			t.Fatalf("no %d free ports from %d on", n, first)
+		}
+		port := first + rand.IntN(count)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		ports = append(ports, port)
 	}
 	return ports
 }
