@@ -87,6 +87,19 @@ soak: partsctl ## 3,000 interfaces in 3 accounts at their real pace for SOAK (10
 	@$(call PARTS_AND_BUILD,demo)
 	@exec bin/millrace demo --real-time --accounts 3 --nics 3000 --tuples-per-minute 100 --for $(SOAK) -o json $(DEMO_FLAGS) $(ARGS)
 
+KILLS ?= 200
+STEALS ?= 200
+
+.PHONY: kills
+kills: partsctl ## kill -9 of pipeline, ClickHouse or both, KILLS (200) times under load; restarts within 5 s
+	@$(PARTS) check test
+	@$(call PROOF,TestRandomKills,./cmd/internal/faults,-kills $(KILLS) -restart 5s $(ARGS))
+
+.PHONY: owners
+owners: partsctl ## Owners of a shared ledger, frozen until they are followed and woken late, STEALS (200) times
+	@$(PARTS) check test
+	@$(call PROOF,TestLateOwners,./cmd/internal/faults,-steals $(STEALS) -lanes 4 $(ARGS))
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

@@ -176,6 +176,9 @@ func (k *killer) landed(l life) time.Duration {
 	})
 	took := time.Since(l.began)
 	k.T.Logf("kill %d: %s, landed after %.2f s", k.figures.Kills, l.target, took.Seconds())
+	if took > *restart/2 {
+		k.T.Logf("that is long; since %s the pipeline has said:\n%s", l.began.Format(time.RFC3339Nano), k.p.Said())
+	}
 	return took
 }
 
