@@ -161,6 +161,7 @@ type Engine struct {
 	drainOnce sync.Once
 	drain     chan bool // end of input?
 	live      atomic.Int32
+	serial    bool // one thing at a time, also where goroutines would wait for each other
 	restored  restored
 }
 

@@ -29,6 +29,10 @@ func (r *runner) fetch(ctx context.Context, a shard.Fetch) shard.Event {
 		return shard.Failed{Err: err}
 	}
 	pass := func(c chunk) error {
+		if r.hands != nil {
+			r.fetched[c.job] = append(r.fetched[c.job], c)
+			return nil
+		}
 		select {
 		case r.chunks <- c:
 			return nil
@@ -132,6 +136,9 @@ func (r *runner) readUnit(ctx context.Context, u pipeline.Unit) ([]byte, error) 
 		}
 		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt > 10 {
 			return data, err
+		}
+		if r.hands != nil {
+			continue
 		}
 		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<attempt, 10*time.Second)); err != nil {
 			return nil, err

@@ -121,7 +121,7 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	}
 	texts := make([][]byte, len(m.Units))
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(r.e.cfg.Shard.MaxFetches)
+	group.SetLimit(r.e.atOneTime(r.e.cfg.Shard.MaxFetches))
 	for i, u := range m.Units {
 		group.Go(func() (err error) {
 			if texts[i], err = r.readUnit(gctx, u); err != nil {
@@ -205,6 +205,9 @@ func (r *runner) patiently(ctx context.Context, what string, f func() error) err
 		if err == nil || ctx.Err() != nil || !errors.Is(err, pipeline.ErrTransient) {
 			return err
 		}
+		if r.hands != nil {
+			return err // whoever has the deed in hand does it again
+		}
 		r.log.WarnContext(ctx, "trying again", slog.String("what", what), slog.Any("cause", err))
 		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
 			return err
@@ -225,6 +228,7 @@ func (r *runner) answer(ctx context.Context, err error, ev shard.Event) shard.Ev
 func (r *runner) fence(ctx context.Context, a shard.SetFence) shard.Event {
 	info := r.e.parts.Ledger.Info()
 	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(r.e.atOneTime(len(r.e.parts.Sinks)))
 	for _, s := range r.e.parts.Sinks {
 		group.Go(func() error {
 			return r.patiently(gctx, "fence", func() error { return s.Sink.Fence(gctx, info.ID, r.id, a.Epoch) })
@@ -285,7 +289,7 @@ func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
 // writeBase makes a checkpoint: the byte ranges of its batches go to the target's
 // table of batches first, so that the ledger can be rebuilt from there; then the
 // base itself.
-func (r *runner) writeBase(a shard.WriteBase) shard.Event {
+func (r *runner) writeBase(ctx context.Context, a shard.WriteBase) shard.Event {
 	base := a.Base
 	if s, ok := r.bases[base.Seq]; ok {
 		base.Operators = s
@@ -305,7 +309,7 @@ func (r *runner) writeBase(a shard.WriteBase) shard.Event {
 	}
 	manifests := r.manifests[:covered]
 	r.manifests = append([]pipeline.Manifest(nil), r.manifests[covered:]...)
-	r.ledger <- func(ctx context.Context) shard.Event {
+	r.write(ctx, a, func(ctx context.Context) shard.Event {
 		if c := r.e.parts.Checkpoints; c != nil && len(manifests) > 0 {
 			err := r.patiently(ctx, "batches", func() error { return c.LandBatches(ctx, manifests) })
 			if err != nil {
@@ -315,6 +319,6 @@ func (r *runner) writeBase(a shard.WriteBase) shard.Event {
 		err := r.patiently(ctx, "base", func() error { return r.e.parts.Ledger.WriteBase(ctx, base) })
 		r.e.metrics.ledgerWrote(ctx, "base")
 		return r.answer(ctx, err, shard.BaseWritten{Seq: base.Seq})
-	}
+	})
 	return nil
 }

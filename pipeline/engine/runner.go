@@ -34,6 +34,8 @@ type runner struct {
 	// manifests behind the newest base, for the target's table of batches.
 	manifests []pipeline.Manifest
 
+	hands   Hands // nil: goroutines carry out what a step begins
+	fetched map[shard.JobID][]chunk
 	events  chan shard.Event
 	chunks  chan chunk
 	pressed chan struct{}
@@ -98,6 +100,10 @@ func newRunner(ctx context.Context, e *Engine, id int) (*runner, error) {
 
 // post hands an event to the shard; it blocks while the shard is busy.
 func (r *runner) post(ctx context.Context, ev shard.Event) error {
+	if r.hands != nil {
+		r.step(ctx, ev)
+		return nil
+	}
 	select {
 	case r.events <- ev:
 		return nil
@@ -192,7 +198,7 @@ func (r *runner) step(ctx context.Context, ev shard.Event) {
 func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 	switch a := a.(type) {
 	case shard.Fetch:
-		r.goWork(ctx, func() shard.Event { return r.fetch(ctx, a) })
+		r.goWork(ctx, a, func() shard.Event { return r.fetch(ctx, a) })
 	case shard.Seal:
 		return r.seal(ctx, a)
 	case shard.Replay:
@@ -201,19 +207,19 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 		a.Manifest.Decoder = decode.Version
 		r.manifests = append(r.manifests, a.Manifest)
 		transforms := r.held[a.Manifest.Seq].transforms
-		r.ledger <- func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a, transforms) }
+		r.write(ctx, a, func(ctx context.Context) shard.Event { return r.writeManifest(ctx, a, transforms) })
 	case shard.Land:
 		piece := r.held[a.Seq].pieces[a.Piece]
 		batch := r.held[a.Seq].batch
-		r.goWork(ctx, func() shard.Event { return r.land(ctx, a, batch, piece) })
+		r.goWork(ctx, a, func() shard.Event { return r.land(ctx, a, batch, piece) })
 	case shard.SetFence:
-		r.goWork(ctx, func() shard.Event { return r.fence(ctx, a) })
+		r.goWork(ctx, a, func() shard.Event { return r.fence(ctx, a) })
 	case shard.Probe:
-		r.goWork(ctx, func() shard.Event { return r.probe(ctx, a) })
+		r.goWork(ctx, a, func() shard.Event { return r.probe(ctx, a) })
 	case shard.WriteHead:
-		r.ledger <- func(ctx context.Context) shard.Event { return r.writeHead(ctx, a) }
+		r.write(ctx, a, func(ctx context.Context) shard.Event { return r.writeHead(ctx, a) })
 	case shard.WriteBase:
-		return r.writeBase(a)
+		return r.writeBase(ctx, a)
 	case shard.Ack:
 		r.e.acks.done(a.IDs)
 	case shard.Release:
@@ -234,7 +240,11 @@ func (r *runner) do(ctx context.Context, a shard.Action) shard.Event {
 }
 
 // goWork runs one slow action and posts its answer; a nil answer is a stop.
-func (r *runner) goWork(ctx context.Context, f func() shard.Event) {
+func (r *runner) goWork(ctx context.Context, a shard.Action, f func() shard.Event) {
+	if r.hands != nil {
+		r.hands.Work(r.id, a, deed(f))
+		return
+	}
 	r.work.Add(1)
 	go func() {
 		defer r.work.Done()
@@ -242,6 +252,15 @@ func (r *runner) goWork(ctx context.Context, f func() shard.Event) {
 			_ = r.post(ctx, ev) // ctx ended: nobody waits for the answer
 		}
 	}()
+}
+
+// write hands a write to the goroutine that does them one by one.
+func (r *runner) write(ctx context.Context, a shard.Action, f func(ctx context.Context) shard.Event) {
+	if r.hands != nil {
+		r.hands.Write(r.id, a, deed(func() shard.Event { return f(ctx) }))
+		return
+	}
+	r.ledger <- f
 }
 
 func (r *runner) report(ctx context.Context, a shard.Report) {

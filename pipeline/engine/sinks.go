@@ -145,6 +145,7 @@ func share(pieces []pipeline.Piece) {
 func (e *Engine) probeAll(ctx context.Context, id pipeline.BatchID, pieces []pipeline.PieceRef) ([]int64, error) {
 	rows := make([]int64, len(pieces))
 	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(e.atOneTime(len(e.parts.Sinks)))
 	for _, s := range e.parts.Sinks {
 		var own []pipeline.PieceRef
 		var at []int

@@ -11,15 +11,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // Directory is a Store in a folder of the local disk. It holds an OS lock on the
 // folder while it is open, so one process owns the ledger.
 type Directory struct {
-	root string
-	lock *os.File
+	files Files
+	root  string
+	lock  File
 
 	mu    sync.Mutex
 	known map[string]bool // folders that exist
@@ -31,27 +30,30 @@ var serial atomic.Int64
 // OpenDirectory opens the folder, makes it if need be (mode 0700), and locks it.
 //
 // Errors: the folder is locked by another process, or others may write to it.
-func OpenDirectory(root string) (*Directory, error) {
+func OpenDirectory(root string) (*Directory, error) { return OpenDirectoryOn(osFiles{}, root) }
+
+// OpenDirectoryOn is OpenDirectory on another file system.
+func OpenDirectoryOn(files Files, root string) (*Directory, error) {
 	root = filepath.Clean(root) // as filepath.Dir gives it: ./state is state
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := files.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	info, err := os.Stat(root)
+	info, err := files.Stat(root)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	if info.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("open ledger: folder %q is writable by others (mode %o): run chmod 700 on it", root, info.Mode().Perm())
 	}
-	lock, err := os.OpenFile(filepath.Join(root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := files.OpenFile(filepath.Join(root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lock.Lock(false); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open ledger: folder %q is in use by another process: stop it first, or give this pipeline a folder of its own", root)
 	}
-	d := &Directory{root: root, lock: lock, known: map[string]bool{root: true}}
+	d := &Directory{files: files, root: root, lock: lock, known: map[string]bool{root: true}}
 	if err := d.sweepTemporary(); err != nil {
 		d.Close()
 		return nil, err
@@ -63,7 +65,7 @@ func OpenDirectory(root string) (*Directory, error) {
 // own: it takes no lock.
 func ViewDirectory(root string) *Directory {
 	root = filepath.Clean(root)
-	return &Directory{root: root, known: map[string]bool{root: true}}
+	return &Directory{files: osFiles{}, root: root, known: map[string]bool{root: true}}
 }
 
 // Close gives the lock back.
@@ -76,11 +78,11 @@ func (d *Directory) Close() error {
 
 // Exclude implements Excluder with an OS lock on a file of its own.
 func (d *Directory) Exclude(context.Context) (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(d.root, "claim.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := d.files.OpenFile(filepath.Join(d.root, "claim.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock ledger: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := f.Lock(true); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock ledger: %w", err)
 	}
@@ -90,19 +92,19 @@ func (d *Directory) Exclude(context.Context) (release func(), err error) {
 // sweepTemporary removes what a killed process left half written. A folder below
 // that has a lock is a ledger of its own, and perhaps in use.
 func (d *Directory) sweepTemporary() error {
-	err := filepath.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
+	err := d.files.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if entry.IsDir() && path != d.root {
-			if _, err := os.Stat(filepath.Join(path, "lock")); err == nil {
+			if _, err := d.files.Stat(filepath.Join(path, "lock")); err == nil {
 				return fs.SkipDir
 			}
 		}
 		if entry.IsDir() || !strings.HasSuffix(path, ".tmp") {
 			return nil
 		}
-		return os.Remove(path)
+		return d.files.Remove(path)
 	})
 	if err != nil {
 		return fmt.Errorf("open ledger: remove temporary files: %w", err)
@@ -114,7 +116,7 @@ func (d *Directory) sweepTemporary() error {
 // its name, which fails when the name is taken; then the folder is synced.
 func (d *Directory) Create(_ context.Context, name string, data []byte) error {
 	return d.write(name, data, func(temporary, path string) error {
-		err := os.Link(temporary, path)
+		err := d.files.Link(temporary, path)
 		if errors.Is(err, fs.ErrExist) {
 			return ErrExists
 		}
@@ -124,7 +126,7 @@ func (d *Directory) Create(_ context.Context, name string, data []byte) error {
 
 // Put implements Store: as Create, but the rename replaces an older object.
 func (d *Directory) Put(_ context.Context, name string, data []byte) error {
-	return d.write(name, data, os.Rename)
+	return d.write(name, data, d.files.Rename)
 }
 
 func (d *Directory) write(name string, data []byte, publish func(temporary, path string) error) error {
@@ -134,14 +136,14 @@ func (d *Directory) write(name string, data []byte, publish func(temporary, path
 	if err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
-	defer os.Remove(temporary) // gone already after a rename
-	if err := writeSynced(temporary, data); err != nil {
+	defer d.files.Remove(temporary) // gone already after a rename
+	if err := d.writeSynced(temporary, data); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
 	if err := publish(temporary, path); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
-	if err := syncFolder(folder); err != nil {
+	if err := d.syncFolder(folder); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
 	return nil
@@ -152,11 +154,11 @@ func (d *Directory) prepare(folder string) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.known[folder] {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
+		if err := d.files.MkdirAll(folder, 0o700); err != nil {
 			return "", err
 		}
 		for f := folder; f != d.root; f = filepath.Dir(f) {
-			if err := syncFolder(filepath.Dir(f)); err != nil {
+			if err := d.syncFolder(filepath.Dir(f)); err != nil {
 				return "", err
 			}
 		}
@@ -165,8 +167,8 @@ func (d *Directory) prepare(folder string) (string, error) {
 	return filepath.Join(folder, fmt.Sprintf("%d-%d.tmp", os.Getpid(), serial.Add(1))), nil
 }
 
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+func (d *Directory) writeSynced(path string, data []byte) error {
+	f, err := d.files.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -181,8 +183,8 @@ func writeSynced(path string, data []byte) error {
 	return f.Close()
 }
 
-func syncFolder(folder string) error {
-	f, err := os.Open(folder)
+func (d *Directory) syncFolder(folder string) error {
+	f, err := d.files.OpenFile(folder, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -192,7 +194,7 @@ func syncFolder(folder string) error {
 
 // Get implements Store.
 func (d *Directory) Get(_ context.Context, name string) ([]byte, error) {
-	data, err := os.ReadFile(filepath.Join(d.root, filepath.FromSlash(name)))
+	data, err := d.files.ReadFile(filepath.Join(d.root, filepath.FromSlash(name)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read ledger object %q: %w", name, ErrNotExist)
 	}
@@ -204,7 +206,7 @@ func (d *Directory) Get(_ context.Context, name string) ([]byte, error) {
 
 // List implements Store.
 func (d *Directory) List(_ context.Context, prefix string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.root, filepath.FromSlash(prefix)))
+	entries, err := d.files.ReadDir(filepath.Join(d.root, filepath.FromSlash(prefix)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -223,7 +225,7 @@ func (d *Directory) List(_ context.Context, prefix string) ([]string, error) {
 
 // Delete implements Store.
 func (d *Directory) Delete(_ context.Context, name string) error {
-	err := os.Remove(filepath.Join(d.root, filepath.FromSlash(name)))
+	err := d.files.Remove(filepath.Join(d.root, filepath.FromSlash(name)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete ledger object %q: %w", name, err)
 	}
