@@ -79,6 +79,14 @@ chaos: partsctl ## The demo with the pipeline killed (-9) five times, then the r
 	@$(call PARTS_AND_BUILD,demo)
 	@exec bin/millrace demo --chaos --for 60s $(DEMO_FLAGS) $(ARGS)
 
+SEEDS ?= 1000
+FIRST ?= 1
+
+.PHONY: sim
+sim: ## The pipeline in SEEDS (1000) simulated worlds full of faults, from seed FIRST (1) on
+	@mkdir -p .cache && go build -buildvcs=false -o .cache/simulation ./bench/simulation
+	@exec .cache/simulation -seeds $(SEEDS) -first $(FIRST) $(ARGS)
+
 SOAK ?= 10m
 
 .PHONY: soak

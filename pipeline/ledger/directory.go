@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // Directory is a Store in a folder of the local disk. It holds an OS lock on the
@@ -45,7 +47,11 @@ func OpenDirectoryOn(files Files, root string) (*Directory, error) {
 	if info.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("open ledger: folder %q is writable by others (mode %o): run chmod 700 on it", root, info.Mode().Perm())
 	}
-	lock, err := files.OpenFile(filepath.Join(root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	d := &Directory{files: files, root: root, known: map[string]bool{root: true}}
+	if err := d.syncAbove(); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	lock, err := files.OpenFile(filepath.Join(root, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -53,12 +59,46 @@ func OpenDirectoryOn(files Files, root string) (*Directory, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open ledger: folder %q is in use by another process: stop it first, or give this pipeline a folder of its own", root)
 	}
-	d := &Directory{files: files, root: root, lock: lock, known: map[string]bool{root: true}}
-	if err := d.sweepTemporary(); err != nil {
+	d.lock = lock
+	if err := errors.Join(d.sweepTemporary(), d.syncBelow()); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// lockName is the file that the owner has locked.
+const lockName = "lock"
+
+// syncAbove makes the folder itself survive the loss of power, before there is a lock
+// in it, and so before there is a ledger. Folders that are not ours may refuse it: they
+// were there before.
+func (d *Directory) syncAbove() error {
+	if _, err := d.files.Stat(filepath.Join(d.root, lockName)); err == nil {
+		return nil
+	}
+	for f := d.root; f != filepath.Dir(f); f = filepath.Dir(f) {
+		if err := d.syncFolder(filepath.Dir(f)); errors.Is(err, unix.EIO) {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncBelow makes the names in all folders durable. A process that was killed before it
+// could do that leaves objects that are only in the page cache: whoever found one,
+// built on it, and then lost it with the power, would write another one in its place.
+func (d *Directory) syncBelow() error {
+	err := d.files.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		return d.syncFolder(path)
+	})
+	if err != nil {
+		return fmt.Errorf("open ledger: make what is there durable: %w", err)
+	}
+	return nil
 }
 
 // ViewDirectory gives the folder to whoever reads a ledger that another process may
@@ -97,7 +137,7 @@ func (d *Directory) sweepTemporary() error {
 			return err
 		}
 		if entry.IsDir() && path != d.root {
-			if _, err := d.files.Stat(filepath.Join(path, "lock")); err == nil {
+			if _, err := d.files.Stat(filepath.Join(path, lockName)); err == nil {
 				return fs.SkipDir
 			}
 		}
@@ -136,7 +176,7 @@ func (d *Directory) write(name string, data []byte, publish func(temporary, path
 	if err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
-	defer d.files.Remove(temporary) // gone already after a rename
+	defer func() { _ = d.files.Remove(temporary) }() // gone already after a rename
 	if err := d.writeSynced(temporary, data); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}

@@ -132,9 +132,9 @@ func apply(names map[string]*node, c change) {
 	names[c.name] = c.to
 }
 
-func (folder *node) change(c change) {
-	apply(folder.names, c)
-	folder.pending = append(folder.pending, c)
+func (n *node) change(c change) {
+	apply(n.names, c)
+	n.pending = append(n.pending, c)
 }
 
 func sorted(names map[string]*node) []string {

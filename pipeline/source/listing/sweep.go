@@ -8,6 +8,18 @@ import (
 	"github.com/millrace/millrace/pipeline"
 )
 
+// Pass makes one pass as Run does from time to time, for who keeps the time himself.
+// Run may not run.
+//
+// Errors: those of emit and ctx as they are, and the last fault of the store.
+func (s *Source) Pass(ctx context.Context, emit func(context.Context, pipeline.Delivery) error) error {
+	faults, err := s.pass(ctx, s.cfg.Now(), emit)
+	if err == nil && faults != nil {
+		err = fmt.Errorf("sweep: %d faults, the last one: %w", faults.n, faults.last)
+	}
+	return err
+}
+
 // Sweep makes one whole pass, over the folders too, and announces every blob of
 // the hours that are not settled, changed or not: what an interrupted pass had
 // noted but not delivered comes again. Run must have ended.
@@ -25,9 +37,5 @@ func (s *Source) Sweep(ctx context.Context, emit func(context.Context, pipeline.
 	for _, c := range s.containers {
 		c.discovered = time.Time{}
 	}
-	faults, err := s.pass(ctx, s.cfg.Now(), emit)
-	if err == nil && faults != nil {
-		err = fmt.Errorf("sweep: %d faults, the last one: %w", faults.n, faults.last)
-	}
-	return err
+	return s.Pass(ctx, emit)
 }
