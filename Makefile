@@ -108,6 +108,11 @@ owners: partsctl ## Owners of a shared ledger, frozen until they are followed an
 	@$(PARTS) check test
 	@$(call PROOF,TestLateOwners,./cmd/internal/faults,-steals $(STEALS) -lanes 4 $(ARGS))
 
+.PHONY: sweep
+sweep: partsctl ## Pipeline and ClickHouse killed before every system call of a commit, each call failed once (20 min)
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PROOF,TestSweep,./cmd/internal/faults,-sweep)
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

@@ -177,6 +177,7 @@ const (
 	toolNpm    = "npm"
 	toolPython = "python3"
 	toolMaven  = "mvn"
+	toolTracer = "strace"
 	toolApt    = "apt-get"
 )
 

@@ -112,7 +112,8 @@ func Preflight(ctx context.Context, cache Cache, need Need) Report {
 			func() Check { return checkPython(ctx, r.installs(toolPython)) },
 			func() Check { return checkJava(ctx) },
 			func() Check { return checkMaven(r.installs(toolMaven)) },
-			func() Check { return checkCompiler() })
+			func() Check { return checkCompiler() },
+			func() Check { return checkTracer() })
 	}
 	asks = append(asks, func() Check { return checkDisk(cache.Root, r.Download+r.Installed+workingDisk) })
 
@@ -333,6 +334,18 @@ func checkCompiler() Check {
 		}
 	}
 	return Check{"compiler", StatusFault, "neither gcc nor clang", "install one (Debian: apt-get install gcc libc6-dev): the race detector needs it"}
+}
+
+// checkTracer looks for what kills a process at a given system call.
+func checkTracer() Check {
+	if runtime.GOOS != "linux" {
+		return Check{Subject: toolTracer, Status: StatusOK, Found: "not asked on " + runtime.GOOS}
+	}
+	path, err := exec.LookPath(toolTracer)
+	if err != nil {
+		return Check{toolTracer, StatusFault, "not found", "install it (Debian: apt-get install strace): tests kill programs at each of their system calls"}
+	}
+	return Check{Subject: toolTracer, Status: StatusOK, Found: path}
 }
 
 func checkDisk(dir string, need int64) Check {

@@ -39,7 +39,7 @@ func status(r Report, subject string) Status {
 func TestPreflightNamesEveryFaultAtOnce(t *testing.T) {
 	emptyMachine(t)
 	r := Preflight(t.Context(), Cache{Root: t.TempDir()}, Need{Purpose: ForTest})
-	for _, subject := range []string{"node", "npm", "python", "java", "maven", "compiler"} {
+	for _, subject := range []string{"node", "npm", "python", "java", "maven", "compiler", "strace"} {
 		if got := status(r, subject); got != StatusFault {
 			t.Errorf("%s: %q, want a fault", subject, got)
 		}

@@ -76,7 +76,11 @@ func (w *World) Launch(args ...string) *Program {
 		w.T.Fatal(err)
 	}
 	p := &Program{T: w.T, pages: make(chan string, 1), Done: make(chan struct{})}
-	p.Cmd = exec.Command(pipelinetest.RequirePart(w.T, EnvProgram), append([]string{"run", "--config", file}, args...)...)
+	bin := w.Bin
+	if bin == "" {
+		bin = pipelinetest.RequirePart(w.T, EnvProgram)
+	}
+	p.Cmd = exec.Command(bin, append([]string{"run", "--config", file}, args...)...)
 	p.Cmd.Env = append(os.Environ(), w.Env...)
 	stderr, err := p.Cmd.StderrPipe()
 	if err != nil {

@@ -73,6 +73,7 @@ type World struct {
 	Tables  *clickhouse.Sink // to ask the target
 	YAML    string           // the pipeline's configuration
 	Env     []string         // what it names of the environment
+	Bin     string           // what Launch starts; "" is the program of the environment
 }
 
 // New starts all parts.
