@@ -113,6 +113,11 @@ sweep: partsctl ## Pipeline and ClickHouse killed before every system call of a 
 	@$(PARTS) check test || { $(NOT_RUN); }
 	@$(call PROOF,TestSweep,./cmd/internal/faults,-sweep)
 
+.PHONY: corrupt
+corrupt: partsctl ## Every file of a ledger cut to every length and with 1,000 random bit flips
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PROOF,TestCorrupt,./cmd/internal/faults,-corrupt)
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

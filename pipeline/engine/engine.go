@@ -267,6 +267,17 @@ func (e *Engine) Ready() bool {
 	return n > 0 && int(e.live.Load()) == n
 }
 
+// Trouble says why the ledger cannot be written, while that is tried again and
+// nothing lands; nil when all is well.
+func (e *Engine) Trouble() error {
+	for _, r := range e.runners() {
+		if err := r.trouble.Load(); err != nil {
+			return *err
+		}
+	}
+	return nil
+}
+
 // feed runs the sources until the drain, then passes the drain to the shards.
 func (e *Engine) feed(ctx context.Context) error {
 	sources, stop := context.WithCancel(ctx)

@@ -198,6 +198,23 @@ func (r *runner) land(ctx context.Context, a shard.Land, batch pipeline.BatchID,
 	return shard.PieceLanded{Seq: a.Seq, Piece: a.Piece, Epoch: a.Epoch, Err: err}
 }
 
+// retryMax bounds the wait between two attempts: progress follows within seconds
+// once the other side is back.
+const retryMax = 5 * time.Second
+
+// keepTrying is patiently for writes to the ledger, whose trouble the engine tells
+// of: nothing lands while they do not come through.
+func (r *runner) keepTrying(ctx context.Context, what string, f func() error) error {
+	defer r.trouble.Store(nil)
+	return r.patiently(ctx, what, func() error {
+		err := f()
+		if errors.Is(err, pipeline.ErrTransient) {
+			r.trouble.Store(&err)
+		}
+		return err
+	})
+}
+
 // patiently tries until it works, the error is not transient, or ctx ends.
 func (r *runner) patiently(ctx context.Context, what string, f func() error) error {
 	for attempt := 0; ; attempt++ {
@@ -209,7 +226,7 @@ func (r *runner) patiently(ctx context.Context, what string, f func() error) err
 			return err // whoever has the deed in hand does it again
 		}
 		r.log.WarnContext(ctx, "trying again", slog.String("what", what), slog.Any("cause", err))
-		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)); err != nil {
+		if err := pipeline.Wait(ctx, min(100*time.Millisecond<<min(attempt, 10), retryMax)); err != nil {
 			return err
 		}
 	}
@@ -267,7 +284,7 @@ func (r *runner) writeLedger(ctx context.Context) {
 }
 
 func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest, transforms []used) shard.Event {
-	err := r.patiently(ctx, "manifest", func() error {
+	err := r.keepTrying(ctx, "manifest", func() error {
 		if err := r.keep(ctx, a.Manifest.Seq, transforms); err != nil {
 			return err
 		}
@@ -281,7 +298,7 @@ func (r *runner) writeManifest(ctx context.Context, a shard.WriteManifest, trans
 }
 
 func (r *runner) writeHead(ctx context.Context, a shard.WriteHead) shard.Event {
-	err := r.patiently(ctx, "head", func() error { return r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq) })
+	err := r.keepTrying(ctx, "head", func() error { return r.e.parts.Ledger.WriteHead(ctx, r.id, a.DoneSeq) })
 	r.e.metrics.ledgerWrote(ctx, "head")
 	return r.answer(ctx, err, shard.HeadWritten(a))
 }
@@ -316,7 +333,7 @@ func (r *runner) writeBase(ctx context.Context, a shard.WriteBase) shard.Event {
 				return r.answer(ctx, err, nil)
 			}
 		}
-		err := r.patiently(ctx, "base", func() error { return r.e.parts.Ledger.WriteBase(ctx, base) })
+		err := r.keepTrying(ctx, "base", func() error { return r.e.parts.Ledger.WriteBase(ctx, base) })
 		r.e.metrics.ledgerWrote(ctx, "base")
 		return r.answer(ctx, err, shard.BaseWritten{Seq: base.Seq})
 	})

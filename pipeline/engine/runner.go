@@ -47,7 +47,8 @@ type runner struct {
 	placesMu sync.Mutex
 	places   map[pipeline.BlobID]place // malformed bytes that were not yet seen often enough
 
-	status atomic.Pointer[shard.Status]
+	status  atomic.Pointer[shard.Status]
+	trouble atomic.Pointer[error] // of the ledger write that is being tried again
 }
 
 // held is what a sealed batch keeps until it has landed.

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/pipeline"
 )
 
 // Directory is a Store in a folder of the local disk. It holds an OS lock on the
@@ -174,19 +176,28 @@ func (d *Directory) write(name string, data []byte, publish func(temporary, path
 	folder := filepath.Dir(path)
 	temporary, err := d.prepare(folder)
 	if err != nil {
-		return fmt.Errorf("write ledger object %q: %w", name, err)
+		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
 	}
 	defer func() { _ = d.files.Remove(temporary) }() // gone already after a rename
 	if err := d.writeSynced(temporary, data); err != nil {
-		return fmt.Errorf("write ledger object %q: %w", name, err)
+		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
 	}
 	if err := publish(temporary, path); err != nil {
-		return fmt.Errorf("write ledger object %q: %w", name, err)
+		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
 	}
 	if err := d.syncFolder(folder); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
 	}
 	return nil
+}
+
+// noRoom makes a full disk transient: nothing has the object's name yet, and there
+// may be room later. Whatever else a disk says is for people.
+func noRoom(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w: make room on the disk of the state folder", pipeline.ErrTransient, err)
+	}
+	return err
 }
 
 // prepare makes the folder durable and names a temporary file in it.

@@ -199,7 +199,13 @@ func (l *Ledger) Info() Info { return l.info }
 // Epoch is higher than that of every earlier owner.
 func (l *Ledger) Epoch() uint64 { return l.epoch }
 
+// get reads an object that the ledger cannot do without.
 func (l *Ledger) get(ctx context.Context, name, kind string, v any) error {
+	return mend(l.look(ctx, name, kind, v))
+}
+
+// look reads an object whose damage can be stepped around.
+func (l *Ledger) look(ctx context.Context, name, kind string, v any) error {
 	data, err := l.store.Get(ctx, name)
 	if err != nil {
 		return err
@@ -304,20 +310,26 @@ func (l *Ledger) Recover(ctx context.Context, shard int) (State, error) {
 		return s, err
 	}
 	s.Base.Shard = shard
+	var damage error
 	for i := len(bases) - 1; i >= 0; i-- {
 		var b Base
-		err := l.get(ctx, object(shard, "base", bases[i]), "base", &b)
+		err := l.look(ctx, object(shard, "base", bases[i]), "base", &b)
 		if err == nil {
 			s.Base = b
 			break
 		}
-		if !errors.Is(err, ErrCorrupt) {
+		if !damaged(err) {
 			return s, err
 		}
+		damage = err
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%v: going back to the state before it", err))
 	}
 	if err := l.manifests(ctx, shard, &s); err != nil {
 		return s, err
+	}
+	if n := len(bases); n > 0 && s.NextSeq() <= bases[n-1] {
+		// A ledger that was made again, or resharded, has one base and nothing before it.
+		return s, fmt.Errorf("recover shard %d: no state before batch %d to go back to: %w", shard, bases[n-1], mend(damage))
 	}
 	l.kept.recovered(shard, s.NextSeq()-1)
 	return s, l.done(ctx, shard, &s)
@@ -334,7 +346,7 @@ func (l *Ledger) manifests(ctx context.Context, shard int, s *State) error {
 			continue
 		}
 		if seq != next {
-			return fmt.Errorf("recover shard %d: manifest %d is missing, the next one is %d: restore the ledger's folder from a copy", shard, next, seq)
+			return fmt.Errorf("recover shard %d: manifest %d is missing, the next one is %d: %s", shard, next, seq, wayOut)
 		}
 		var m pipeline.Manifest
 		if err := l.get(ctx, object(shard, "m", seq), "manifest", &m); err != nil {
@@ -357,12 +369,12 @@ func (l *Ledger) done(ctx context.Context, shard int, s *State) error {
 		}
 	}
 	var h headObject
-	err := l.get(ctx, fmt.Sprintf("%03d/head", shard), "head", &h)
+	err := l.look(ctx, fmt.Sprintf("%03d/head", shard), "head", &h)
 	switch {
 	case err == nil:
 		s.DoneSeq = max(s.DoneSeq, h.DoneSeq)
 	case errors.Is(err, ErrNotExist):
-	case errors.Is(err, ErrCorrupt):
+	case damaged(err):
 		// The mark only saves probes: without it every batch behind the base is probed.
 		s.Warnings = append(s.Warnings, err.Error()+": probing what it covered")
 	default:

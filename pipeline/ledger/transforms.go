@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -55,8 +54,8 @@ func (l *Ledger) findKept(ctx context.Context) error {
 	named := map[string]bool{}
 	for _, name := range recipes {
 		var o recipeObject
-		if err := l.get(ctx, name, "transform", &o); err != nil && !errors.Is(err, ErrCorrupt) {
-			return err // a corrupt one is an error to whoever needs it
+		if err := l.look(ctx, name, "transform", &o); err != nil && !damaged(err) {
+			return err // a damaged one is an error to whoever needs it
 		}
 		l.kept.versions[strings.TrimPrefix(name, recipeFolder)] = l.needed(o.Data)
 		for _, hash := range o.Data {
@@ -137,7 +136,7 @@ func (l *Ledger) Transform(ctx context.Context, hash string) (recipe []byte, dat
 		}
 		content, err := unseal("data", sealed)
 		if err != nil {
-			return nil, fmt.Errorf("ledger object %q: %w", dataFolder+hash, err)
+			return nil, mend(fmt.Errorf("ledger object %q: %w", dataFolder+hash, err))
 		}
 		return content, nil
 	}, nil

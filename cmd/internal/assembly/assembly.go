@@ -119,7 +119,11 @@ func (p *Pipeline) open(ctx context.Context, cfg config.Config, deps Deps, held 
 	if err := p.openTarget(ctx, cfg, deps); err != nil {
 		return err
 	}
-	book, err := p.openLedger(ctx, cfg, held)
+	var book *ledger.Ledger
+	err = patiently(ctx, deps.Logger, "ledger", func() (err error) {
+		book, err = p.openLedger(ctx, cfg, held)
+		return err
+	})
 	if err != nil {
 		return err
 	}

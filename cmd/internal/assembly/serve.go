@@ -353,5 +353,8 @@ func (s *Server) Ready(context.Context) error {
 	case !s.running.Engine.Ready():
 		return errors.New("recovering what the last run left")
 	}
+	if err := s.running.Engine.Trouble(); err != nil {
+		return fmt.Errorf("the ledger cannot be written, which is tried again: %w", err)
+	}
 	return nil
 }

@@ -22,11 +22,14 @@ import (
 // the same names of tables, parts and ledger objects.
 type small struct {
 	root string
+	// enriched gives the ledger a transform and its data to keep.
+	enriched bool
 }
 
 func (s small) state() string { return filepath.Join(s.root, "state") }
 func (s small) data() string  { return filepath.Join(s.root, "clickhouse") }
 func (s small) logs() string  { return filepath.Join(s.root, "logs") }
+func (s small) names() string { return filepath.Join(s.root, "names.csv") }
 
 const smallAccount = "millrace"
 
@@ -61,9 +64,15 @@ func (s small) write(t *testing.T, seed uint64) uint64 {
 
 // template makes a folder in which two commits are done and the logs of a third one
 // wait. It gives the number of tuples of all three.
-func template(t *testing.T) (small, uint64) {
+func template(t *testing.T, enriched bool) (small, uint64) {
 	t.Helper()
-	s := small{root: filepath.Join(t.TempDir(), "template")}
+	s := small{root: filepath.Join(t.TempDir(), "template"), enriched: enriched}
+	if err := os.Mkdir(s.root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.names(), []byte("cidr,name\n10.0.0.0/8,inside\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var tuples uint64
 	ch := s.start(t, clickhouseProgram(t), 0)
 	for seed := uint64(1); seed <= 2; seed++ {
@@ -87,7 +96,7 @@ func (s small) copyTo(t *testing.T, root string) small {
 	if err := os.CopyFS(root, os.DirFS(s.root)); err != nil {
 		t.Fatal(err)
 	}
-	to := small{root: root}
+	to := small{root: root, enriched: s.enriched}
 	if err := os.Chmod(to.state(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +142,9 @@ memory_budget_mib: 128
 directories: [{path: %q, account: %s, container: %s}]
 clickhouse: {url: %q, database: %s}
 `, s.state(), filepath.Join(s.logs(), jobtest.VNetLogs), smallAccount, jobtest.VNetLogs, url, jobtest.Database)}
+	if s.enriched {
+		w.YAML += fmt.Sprintf("enrich: {names_file: %q}\n", s.names())
+	}
 	cfg := clickhouse.DefaultConfig()
 	cfg.URL, cfg.Database = url, "system"
 	var err error

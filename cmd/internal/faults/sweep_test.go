@@ -60,7 +60,7 @@ func TestSweep(t *testing.T) {
 	requireTracer(t)
 	began := time.Now()
 	s := &sweep{}
-	s.from, s.tuples = template(t)
+	s.from, s.tuples = template(t, false)
 	cases := s.cases(t)
 	t.Run("points", func(t *testing.T) {
 		for _, c := range cases {
