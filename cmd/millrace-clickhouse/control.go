@@ -43,9 +43,13 @@ func newToken() (string, error) {
 
 func newControl(o options) *control {
 	return &control{
-		url:    fmt.Sprintf("http://%s:%d/", listenHost, o.httpPort),
-		token:  o.token,
-		client: &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}},
+		url:   fmt.Sprintf("http://%s:%d/", listenHost, o.httpPort),
+		token: o.token,
+		client: &http.Client{
+			Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true},
+			// Another process may have taken the port: it gets no way on.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
 }
 

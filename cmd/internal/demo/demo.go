@@ -149,7 +149,7 @@ type blobStorage struct {
 // its log; a part that does not start.
 func Run(ctx context.Context, cfg Config) error {
 	d := &demo{
-		cfg: cfg, say: newConsole(cfg.Status), began: time.Now(), http: &http.Client{},
+		cfg: cfg, say: newConsole(cfg.Status), began: time.Now(), http: newClient(),
 		group: children.New(slog.New(slog.DiscardHandler)), drain: make(chan struct{}),
 	}
 	err := d.interruptible(ctx)
@@ -269,6 +269,15 @@ func Questions(database string) []string {
 	}
 }
 
+// newClient speaks with the children on this machine: through no proxy, and to no
+// other place that an answer names. Contexts bound the calls.
+func newClient() *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
 // get asks a child's status page.
 func (d *demo) get(ctx context.Context, url string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -288,7 +297,7 @@ func (d *demo) get(ctx context.Context, url string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// post tells a child something and waits until it has done it.
+// post tells a child something and waits until it has done it, as long as ctx lets it.
 func (d *demo) post(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {

@@ -116,7 +116,7 @@ func (e *estate) run(ctx context.Context) error {
 		e.err = e.simulate(ctx)
 		return e.err
 	})
-	server := &http.Server{Handler: e.control(), ReadHeaderTimeout: 5 * time.Second}
+	server := newControlServer(e.control())
 	group.Go(func() error {
 		if err := server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -128,6 +128,17 @@ func (e *estate) run(ctx context.Context) error {
 		return server.Close()
 	})
 	return group.Wait()
+}
+
+// newControlServer bounds what a client may hold. /stop is answered when the
+// simulation has ended, so the answer has no limit of time. A page of another site
+// that is open in this machine's browser may not stop the demo.
+func newControlServer(control http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           http.NewCrossOriginProtection().Handler(control),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}
 }
 
 func (e *estate) simulate(ctx context.Context) error {
@@ -162,6 +173,11 @@ func (e *estate) control() http.Handler {
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		e.stopOnce.Do(func() { close(e.stop) })
+		// The deadline for reading the request would end its context, too.
+		if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		select {
 		case <-e.ended:
 		case <-r.Context().Done():

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 )
 
 // ErrStandby from a ready function: the process does no work, and is as it should
@@ -88,14 +87,16 @@ func servePage(ctx context.Context, listen string, mux *http.ServeMux, logger *s
 		return nil, fmt.Errorf("listen for metrics (choose another telemetry.listen): %w", err)
 	}
 	p := &page{addr: listener.Addr().String(), mux: mux, served: make(chan error, 1)}
+	places := &crowd{Listener: listener, limit: limits.connections}
 	p.server = &http.Server{
-		Handler:           mux,
+		Handler:           places.serve(mux),
+		ConnContext:       places.remember,
 		ReadHeaderTimeout: limits.header, ReadTimeout: limits.read, WriteTimeout: limits.write, IdleTimeout: limits.idle,
 		MaxHeaderBytes: limits.headerBytes,
 		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	go func() {
-		err := p.server.Serve(netutil.LimitListener(listener, limits.connections))
+		err := p.server.Serve(places)
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}

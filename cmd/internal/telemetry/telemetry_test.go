@@ -237,26 +237,83 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	limits := defaultLimits
-	limits.connections, limits.header = 2, time.Second
-	tel := startTest(t, local(), limits)
-	var conns []net.Conn
-	for range 2 {
+// A thousand clients that send nothing, or a header that never ends, hold a few
+// connections and keep nobody from being answered at once.
+func TestSlowClientsKeepNobodyOut(t *testing.T) {
+	tel := startTest(t, local(), defaultLimits)
+	sends := []string{"", "GET /healthz HTTP/1.1\r\nHost: x\r\nA: ", "POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"}
+	for i := range 1000 {
 		conn, err := net.Dial("tcp", tel.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
-		conns = append(conns, conn)
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
+		// One that was displaced already refuses what is written: that is what is wanted.
+		_, _ = io.WriteString(conn, sends[i%len(sends)])
+		if i%100 != 99 {
+			continue
+		}
+		for _, path := range []string{"/healthz", "/metrics", "/readyz"} {
+			http.DefaultClient.CloseIdleConnections()
+			begin := time.Now()
+			if s, _ := get(t, tel.URL()+path); s != 200 && path != "/readyz" {
+				t.Errorf("%s beside %d slow clients: status %d", path, i+1, s)
+			}
+			if took := time.Since(begin); took > 2*time.Second {
+				t.Errorf("%s took %v beside %d slow clients", path, took, i+1)
+			}
+		}
 	}
-	// Both places are taken until the two are cut off after a second.
-	begin := time.Now()
+}
+
+// When all places are taken, the newcomer gets that of the client that waits
+// longest, and none that is being answered.
+func TestConnectionsAreBounded(t *testing.T) {
+	limits := defaultLimits
+	limits.connections = 2
+	tel := startTest(t, local(), limits)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	tel.Handle("GET /slow", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		_, _ = io.WriteString(w, "done")
+	}))
+	dial := func(send string) net.Conn {
+		conn, err := net.Dial("tcp", tel.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, send); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	gone := func(conn net.Conn) {
+		t.Helper()
+		if n, err := io.Copy(io.Discard, conn); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the connection stays: %d bytes, %v", n, err)
+		}
+	}
+	const slow = "GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	first := dial(slow)
+	<-asked
+	silent := dial("")
+	second := dial(slow)
+	<-asked
+	gone(silent)   // displaced by the second
+	gone(dial("")) // both places are busy
+	close(answer)
+	for _, conn := range []net.Conn{first, second} {
+		if got, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(got), "done") {
+			t.Errorf("who was being answered got %q, %v", got, err)
+		}
+	}
 	if s, _ := get(t, tel.URL()+"/healthz"); s != 200 {
 		t.Errorf("status %d", s)
-	}
-	if waited := time.Since(begin); waited < 500*time.Millisecond {
-		t.Errorf("a third connection was served after %v beside %d open ones", waited, len(conns))
 	}
 }
 

@@ -171,8 +171,11 @@ func pingClient(a *Azurite) (*service.Client, error) {
 	}
 	return service.NewClientWithSharedKeyCredential(a.Endpoint, cred, &service.ClientOptions{
 		ClientOptions: azcore.ClientOptions{
-			Retry:     policy.RetryOptions{MaxRetries: -1},
-			Transport: &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}},
+			Retry: policy.RetryOptions{MaxRetries: -1},
+			Transport: &http.Client{
+				Transport:     &http.Transport{Proxy: nil, DisableKeepAlives: true},
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			},
 		},
 	})
 }

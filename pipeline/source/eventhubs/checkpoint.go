@@ -82,7 +82,7 @@ func (f *FileStore) Save(_ context.Context, positions map[string]Checkpoint) err
 		return fmt.Errorf("write checkpoints: %w", err)
 	}
 	dir := filepath.Dir(f.path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("write checkpoints: %w", err)
 	}
 	if err := replaceFile(f.path, append(data, '\n')); err != nil {
@@ -91,6 +91,7 @@ func (f *FileStore) Save(_ context.Context, positions map[string]Checkpoint) err
 	return nil
 }
 
+// replaceFile leaves a file that is the owner's alone, as os.CreateTemp makes it.
 func replaceFile(path string, data []byte) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -102,7 +103,7 @@ func replaceFile(path string, data []byte) (err error) {
 		}
 	}()
 	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync()); err != nil {
+	if err = errors.Join(err, tmp.Sync()); err != nil {
 		return errors.Join(err, tmp.Close())
 	}
 	if err = tmp.Close(); err != nil {
