@@ -46,6 +46,11 @@ func agree(t testing.TB, r Range, limits Limits, data []byte) {
 	if !slices.Equal(want.Rejects, rejects) {
 		t.Errorf("rejects (-reference +decode):\n%s", cmp.Diff(want.Rejects, rejects))
 	}
+	for _, r := range rows {
+		if wrong := storable(r); wrong != "" {
+			t.Errorf("what must not be stored: %s", wrong)
+		}
+	}
 	if want.Records != res.Records {
 		t.Errorf("%d records, reference has %d", res.Records, want.Records)
 	}

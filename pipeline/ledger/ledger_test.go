@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/pipeline"
 )
@@ -273,6 +274,15 @@ func TestDirectoryRemovesHalfWrittenFiles(t *testing.T) {
 }
 
 func TestFilesAreTheOwnersAlone(t *testing.T) {
+	for _, mask := range []int{0, 0o022, 0o077} {
+		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
+			defer unix.Umask(unix.Umask(mask))
+			filesAreTheOwnersAlone(t)
+		})
+	}
+}
+
+func filesAreTheOwnersAlone(t *testing.T) {
 	root := t.TempDir() + "/l"
 	_, l := open(t, root)
 	write(t, l, 1, 1)
@@ -289,27 +299,4 @@ func TestFilesAreTheOwnersAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// FuzzDecode: whatever stands in a file, decode gives an error or the object that
-// encode would write the same way.
-func FuzzDecode(f *testing.F) {
-	for _, v := range []any{manifest(1, 0), base(2)} {
-		data, err := encode("base", v)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-		f.Add(data[:len(data)/2])
-	}
-	f.Add([]byte("millrace-base 1 2 x\n{}"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var b Base
-		if err := decode("base", data, &b); err != nil {
-			return
-		}
-		if _, err := encode("base", b); err != nil {
-			t.Errorf("what was decoded cannot be encoded: %v", err)
-		}
-	})
 }

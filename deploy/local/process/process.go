@@ -232,5 +232,5 @@ func WatchParent(gone func()) {
 
 // logPath makes the folder of a log file.
 func makeLogDir(path string) error {
-	return os.MkdirAll(filepath.Dir(path), 0o755)
+	return os.MkdirAll(filepath.Dir(path), 0o700)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestFileStore(t *testing.T) {
@@ -49,6 +50,29 @@ func TestFileStore(t *testing.T) {
 	}
 	if _, err := f.Load(ctx); err == nil {
 		t.Error("a file of another version is read")
+	}
+}
+
+// Positions are their owner's alone, whatever the umask is.
+func TestPositionsAreTheOwnersAlone(t *testing.T) {
+	for _, mask := range []int{0, 0o022, 0o077} {
+		old := unix.Umask(mask)
+		root := t.TempDir()
+		path := filepath.Join(root, "sources", "hub.json")
+		err := NewFileStore(path, "hub", "group").Save(t.Context(), map[string]Checkpoint{"0": {Sequence: 7}})
+		unix.Umask(old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := info.Mode().Perm(); got != want {
+				t.Errorf("umask %03o: %q has mode %o, want %o", mask, name, got, want)
+			}
+		}
 	}
 }
 
