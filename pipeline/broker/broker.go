@@ -122,7 +122,10 @@ func (c Config) Options(log *slog.Logger) ([]kgo.Opt, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("millrace"), kgo.DialTimeout(dialTimeout), kgo.MetadataMinAge(metadataAge), kgo.WithLogger(logger{log})}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...), kgo.ClientID("millrace"), kgo.DialTimeout(dialTimeout), kgo.MetadataMinAge(metadataAge),
+		kgo.WithLogger(logger{log}), kgo.WithDecompressor(inflater{}),
+	}
 	if c.TLS.Enabled {
 		conf, err := c.TLS.config()
 		if err != nil {

@@ -72,7 +72,7 @@ var readings = map[string]reading{
 	"millrace.kafka.exactly_once":          {"", "It does not rise by itself: the configuration says what is promised. 0: readers must tell repeated rows by their headers."},
 	"millrace.kafka.rows":                  {"delivery, table", "More traffic, or more windows close."},
 	"millrace.kafka_source.bytes":          {"topic", "More notifications."},
-	"millrace.kafka_source.gaps":           {"reason, topic", "Notifications were lost before they were read; the sweeper finds their blobs. `expired`: retention is shorter than the lag. `recreated`: somebody made the topic anew."},
+	"millrace.kafka_source.gaps":           {"reason, topic", "Notifications were lost before they were read; the sweeper finds their blobs. `expired`: retention is shorter than the lag. `recreated`: somebody made the topic anew. `too_large`: messages inflate to far more than notifications do."},
 	"millrace.kafka_source.lag":            {"topic", "Notifications wait in the topic: the pipeline was down, or does not keep up."},
 	"millrace.kafka_source.messages":       {"topic", "More notifications."},
 	"millrace.kafka_source.missing":        {"reason, topic", "As gaps, in messages; what nobody can count is not in it."},

@@ -129,4 +129,7 @@ const (
 	GapExpired GapReason = "expired"
 	// GapRecreated: the topic was deleted and made anew; the old offset means nothing.
 	GapRecreated GapReason = "recreated"
+	// GapTooLarge: a batch of messages inflates to far more than announcements do, and
+	// was passed over.
+	GapTooLarge GapReason = "too_large"
 )

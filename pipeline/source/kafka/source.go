@@ -185,6 +185,9 @@ func (s *Source) poll(ctx context.Context, client *kgo.Client, emit func(context
 				return err
 			}
 		}
+		if s.skipTooLarge(ctx, client, fetches) {
+			continue
+		}
 		if err := fetches.Err(); err != nil {
 			s.metrics.troubles.Add(ctx, 1, s.metrics.topic)
 			s.deps.Logger.Warn("kafka partition is not read", slog.Any("cause", err))
@@ -193,6 +196,26 @@ func (s *Source) poll(ctx context.Context, client *kgo.Client, emit func(context
 			}
 		}
 	}
+}
+
+// skipTooLarge goes on behind batches that the client does not inflate. A partition
+// that is taken away meanwhile is left alone: whoever gets it meets the batch again.
+func (s *Source) skipTooLarge(ctx context.Context, client *kgo.Client, fetches kgo.Fetches) (skipped bool) {
+	fetches.EachError(func(topic string, id int32, err error) {
+		var large *kgo.ErrDecompressTooLarge
+		if !errors.As(err, &large) {
+			return
+		}
+		skipped = true
+		s.gap(ctx, Gap{Partition: id, Reason: GapTooLarge, From: large.Offset, Missing: large.NextOffset - large.Offset})
+		s.mu.Lock()
+		if p := s.partitions[id]; p != nil {
+			p.next = large.NextOffset
+		}
+		s.mu.Unlock()
+		client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {id: {Epoch: large.Epoch, Offset: large.NextOffset}}})
+	})
+	return skipped
 }
 
 // give hands one message on. One of a partition that is not ours any more is dropped.
