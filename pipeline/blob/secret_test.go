@@ -3,7 +3,6 @@ package blob_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/blob"
 	"github.com/millrace/millrace/pipeline/blob/blobtest"
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 	"github.com/millrace/millrace/pipeline/secret"
 )
 
@@ -218,25 +218,28 @@ func TestCredentialsGoToTheirAccountOnly(t *testing.T) {
 	}
 }
 
+// Neither a SAS nor a token nor a signature goes to a server whose certificate or
+// version of TLS is not good.
 func TestTLSIsVerified(t *testing.T) {
-	old := httptest.NewUnstartedServer(http.NotFoundHandler())
-	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // to be refused
-	old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	old.StartTLS()
-	defer old.Close()
-	bad := httptest.NewUnstartedServer(http.NotFoundHandler())
-	bad.Config.ErrorLog = old.Config.ErrorLog
-	bad.StartTLS()
-	defer bad.Close()
-	for name, web := range map[string]*httptest.Server{"old version": old, "unknown authority": bad} {
-		store, err := blob.NewAzureStore([]blob.AccountConfig{{Name: account, Endpoint: web.URL, SAS: secret.New(canarySAS)}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err = store.Get(t.Context(), id, 0, 0, ""); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-		store.Close()
+	for name, cred := range map[string]blob.AccountConfig{"SAS": {SAS: secret.New(canarySAS)}, "identity": {Token: bearer{}}} {
+		t.Run(name, func(t *testing.T) {
+			pipelinetest.TLSLaws(t, trusted, func(t *testing.T, address string) error {
+				cred.Name, cred.Endpoint = account, "https://"+address
+				store, err := blob.NewAzureStore([]blob.AccountConfig{cred})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer store.Close()
+				resp, err := store.Get(t.Context(), id, 0, 0, "")
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				if found := leaks(err); found != "" {
+					t.Error(found)
+				}
+				return err
+			})
+		})
 	}
 }
 

@@ -2,21 +2,14 @@ package localtest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -64,12 +57,12 @@ type Login struct {
 func (s *SharedKafka) Logins(t testing.TB) []Login {
 	t.Helper()
 	s.Broker(t)
-	other, _, err := newAuthority()
+	other, err := pipelinetest.NewAuthority()
 	if err != nil {
 		t.Fatal(err)
 	}
 	right, unknown, wrong := filepath.Join(s.dir, "ca.pem"), filepath.Join(t.TempDir(), "ca.pem"), canary+rand.Text()
-	if err := os.WriteFile(unknown, other, 0o600); err != nil {
+	if err := os.WriteFile(unknown, other.PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const plain, scram = "plain", "scram-sha-512"
@@ -115,15 +108,19 @@ func (s *SharedKafka) start(jar string) (err error) {
 	if s.dir, err = os.MkdirTemp("", "millrace-kafka-test-"); err != nil {
 		return err
 	}
-	ca, key, err := newAuthority()
+	ca, err := pipelinetest.NewAuthority()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "ca.pem"), ca, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, "ca.pem"), ca.PEM, 0o600); err != nil {
+		return err
+	}
+	certificate, key, err := ca.Issue(nil)
+	if err != nil {
 		return err
 	}
 	keyFile := filepath.Join(s.dir, "server.pem")
-	if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+	if err := os.WriteFile(keyFile, slices.Concat(key, certificate, ca.PEM), 0o600); err != nil {
 		return err
 	}
 	s.user, s.pass = "tester", canary+rand.Text()
@@ -148,44 +145,4 @@ func warm(ctx context.Context, addr string) error {
 	defer c.Close()
 	_, _, err = c.ProducerID(ctx)
 	return err
-}
-
-// newAuthority makes an authority, and a key with a certificate of it for a server on
-// 127.0.0.1, in PEM.
-func newAuthority() (ca, server []byte, err error) {
-	now := time.Now()
-	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority " + rand.Text()},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kafka"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, root, leafKey.Public(), rootKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER})
-	server = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	server = append(server, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})...)
-	return ca, append(server, ca...), nil
 }

@@ -22,16 +22,25 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/coder/websocket"
 
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 	"github.com/millrace/millrace/pipeline/secret"
+	"github.com/millrace/millrace/pipeline/source/eventhubs"
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator"
 )
 
+// trusted is an authority that the system trusts, as far as these tests go.
+var trusted *pipelinetest.Authority
+
 // trust makes the certificate of every httptest server one that the system trusts.
-func trust(dir string) error {
+func trust(dir string) (err error) {
 	s := httptest.NewTLSServer(nil)
 	s.Close()
+	if trusted, err = pipelinetest.NewAuthority(); err != nil {
+		return err
+	}
 	ca := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(ca, append(own, trusted.PEM...), 0o600); err != nil {
 		return err
 	}
 	return os.Setenv("SSL_CERT_FILE", ca)
@@ -192,6 +201,25 @@ func TestKeyOverWebSocket(t *testing.T) {
 	c := newCollector(all)
 	u.run(t, c)
 	c.waitFor(t, 1)
+}
+
+// Neither a key's signature nor a token goes to a namespace that is not good.
+func TestTLSIsVerified(t *testing.T) {
+	for _, webSocket := range []bool{false, true} {
+		t.Run(map[bool]string{false: "amqp", true: "websocket"}[webSocket], func(t *testing.T) {
+			pipelinetest.TLSLaws(t, trusted, func(t *testing.T, address string) error {
+				cfg := eventhubs.DefaultConfig(secret.Secret{}, hub)
+				cfg.Credential, cfg.Namespace, cfg.WebSocket = &tokens{}, address, webSocket
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := eventhubs.Look(ctx, cfg, nil)
+				if err != nil && strings.Contains(err.Error(), canary) {
+					t.Errorf("the token is told: %v", err)
+				}
+				return err
+			})
+		})
+	}
 }
 
 // A websocket that is redirected is not followed, and the identity is not asked.
