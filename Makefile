@@ -5,9 +5,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# The programs are built without cgo. The version control stamp is left out: a
+# Which build this is: cmd/internal/release. The go command's own stamp is left out: a
 # checkout of another owner would stop the build.
-GO_BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath
+GIT := git -c safe.directory='*'
+VERSION ?= $(shell $(GIT) describe --tags --match 'v*' --dirty 2>/dev/null || echo devel)
+COMMIT ?= $(shell $(GIT) rev-parse HEAD 2>/dev/null)
+RELEASE := github.com/millrace/millrace/cmd/internal/release
+
+# The programs are built without cgo, and are the same wherever they are built: no path
+# of the machine and no time is in them.
+GO_BUILD = CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags '-X $(RELEASE).Version=$(VERSION) -X $(RELEASE).Commit=$(COMMIT)'
 TOOL := go tool -modfile=deploy/tools/go.mod
 PARTS := .cache/partsctl
 
@@ -175,8 +182,39 @@ generate: ## Rewrite generated files; the tree must be clean after it
 	@git diff --exit-code
 
 .PHONY: vuln
-vuln: ## Known vulnerabilities in what is linked (asks the database of the Go project)
-	@$(TOOL) govulncheck ./...
+vuln: ## Known vulnerabilities in what is linked; asks vuln.go.dev, or GOVULNDB=file:///PATH
+	@$(TOOL) govulncheck $${GOVULNDB:+-db "$$GOVULNDB"} ./... || { code=$$?; [ $$code -eq 3 ] || \
+	echo "NOT RUN: the database was not read. It is asked over HTTPS at vuln.go.dev; without a way there, set GOVULNDB=file:///PATH to a copy of it: deploy/docs/security.md"; exit $$code; }
+
+.PHONY: security
+security: partsctl ## The security checklist: every line's tests, the last line as JSON
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PARTS_AND_BUILD,test) || { $(NOT_RUN); }
+	@$(PARTS_ENV); go run ./deploy/security/securityctl
+
+# The names of what a release is made of.
+PLATFORM = $(shell go env GOOS)_$(shell go env GOARCH)
+ARCHIVE = millrace_$(VERSION)_$(PLATFORM)
+
+# The tool wants the main module's own licence, which stands beside: it is told to look
+# for it nowhere.
+SBOM_OF = GOPRIVATE='github.com/millrace/*' GOVCS='github.com/millrace/*:off' GOFLAGS=-mod=mod $(TOOL) cyclonedx-gomod bin -json -licenses -std -noserial -notimestamp -version $(VERSION)
+
+.PHONY: sbom
+sbom: build ## What is linked into the programs, as CycloneDX: bin/*.cdx.json
+	@for program in millrace millrace-clickhouse; do $(SBOM_OF) -output bin/$$program.cdx.json bin/$$program 2>/dev/null; done
+	@MILLRACE_SBOM=$(CURDIR)/bin go test -count=1 -run 'TestSBOM' ./deploy/security
+
+.PHONY: release
+release: sbom ## An archive of the programs, its contents and its checksums: bin/release
+	@rm -rf bin/release && mkdir -p bin/release/$(ARCHIVE)
+	@cp bin/millrace bin/millrace-clickhouse bin/millrace.cdx.json bin/millrace-clickhouse.cdx.json LICENSE README.md deploy/millrace.yaml deploy/security/licenses.txt bin/release/$(ARCHIVE)
+	@tar --sort=name --owner=0 --group=0 --numeric-owner --mode=go-w --mtime=@0 -C bin/release -cf - $(ARCHIVE) | gzip -n > bin/release/$(ARCHIVE).tar.gz
+	@rm -r bin/release/$(ARCHIVE); cd bin/release && sha256sum $(ARCHIVE).tar.gz > SHA256SUMS && sha256sum --check --strict SHA256SUMS
+
+.PHONY: reproducible
+reproducible: ## Build twice, in two folders, all of it anew: the programs must be equal
+	@MILLRACE_BUILD_ANEW=1 go test -count=1 -v -timeout 60m -run 'TestBuildsAreEqual' ./deploy/security | grep -v '^=== '
 
 .PHONY: clean
 clean: ## Remove bin/ (the downloaded parts in .cache/ stay)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/telemetry"
+
 	"github.com/spf13/cobra"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -174,7 +176,7 @@ func (f *backfillFlags) deps(cmd *cobra.Command) assembly.Deps {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	log := telemetry.NewTextLogger(cmd.ErrOrStderr(), level)
 	return assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: log}
 }
 

@@ -112,3 +112,21 @@ func printable(s string) string {
 	}
 	return b.String()
 }
+
+// printableLines is printable of each line, tabs excepted: an error may have several
+// lines, and hold the answer of a server or the name of a blob.
+func printableLines(s string) string {
+	var b strings.Builder
+	for i, line := range strings.Split(s, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		for j, part := range strings.Split(line, "\t") {
+			if j > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(printable(part))
+		}
+	}
+	return b.String()
+}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/telemetry"
+
 	"github.com/spf13/cobra"
 
 	"github.com/millrace/millrace/bench/traffic"
@@ -266,7 +268,7 @@ func newDemoEstateCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// The parent decides when to end; a Ctrl-C on the terminal is for it alone.
 			signal.Ignore(os.Interrupt, syscall.SIGHUP)
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			log := telemetry.NewTextLogger(cmd.ErrOrStderr(), slog.LevelInfo)
 			return demo.RunEstate(cmd.Context(), config, log)
 		},
 	}

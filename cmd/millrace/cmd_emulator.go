@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/telemetry"
+
 	"github.com/spf13/cobra"
 
 	"github.com/millrace/millrace/pipeline/source/eventhubs/emulator"
@@ -93,7 +95,7 @@ func (o emulatorOptions) config(errOut io.Writer) (emulator.Config, error) {
 	cfg.Addr, cfg.Key = o.listen, o.key
 	cfg.Retention = emulator.Retention{Events: o.events, Bytes: o.megabytes << 20, Age: o.age}
 	if o.verbose {
-		cfg.Logger = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		cfg.Logger = telemetry.NewTextLogger(errOut, slog.LevelDebug)
 	}
 	if _, _, err := net.SplitHostPort(o.listen); err != nil {
 		return cfg, usageErrorf("emulator: --listen %q: want host:port", o.listen)

@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/telemetry"
+
 	"github.com/spf13/cobra"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -142,7 +144,7 @@ func (f *ledgerFlags) run(cmd *cobra.Command, call func(ctx context.Context, cmd
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	log := telemetry.NewTextLogger(cmd.ErrOrStderr(), level)
 	return call(ctx, cmd, cfg, assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: log})
 }
 

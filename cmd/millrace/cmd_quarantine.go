@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/millrace/millrace/cmd/internal/telemetry"
+
 	"github.com/spf13/cobra"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -168,7 +170,7 @@ func (f *quarantineFlags) quiet(cmd *cobra.Command) assembly.Deps {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	log := telemetry.NewTextLogger(cmd.ErrOrStderr(), level)
 	return assembly.Deps{Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{}, Logger: log}
 }
 

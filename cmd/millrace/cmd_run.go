@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/release"
 	"github.com/millrace/millrace/cmd/internal/reload"
 	"github.com/millrace/millrace/cmd/internal/telemetry"
 	"github.com/millrace/millrace/deploy/local/process"
@@ -88,7 +88,7 @@ func (f runFlags) run(cmd *cobra.Command) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: version(), Logger: local})
+	t, err := telemetry.Start(ctx, telemetry.Config{Listen: cfg.Listen, ServiceName: "millrace", Version: release.Short(), Logger: local})
 	if err != nil {
 		return err
 	}
@@ -140,20 +140,6 @@ func (f runFlags) setLevel(level *slog.LevelVar, cfg config.Config) error {
 
 // shutdownTimeout bounds sending the last spans.
 const shutdownTimeout = 5 * time.Second
-
-// version is that of the module, or of the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
-}
 
 // stopOnSignal ends a start, or a standby, at the first signal. Once the pipeline
 // runs it drains at the first signal and stops hard at the second.

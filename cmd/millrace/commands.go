@@ -19,5 +19,6 @@ func commands() []*cobra.Command {
 		newEmulatorCommand(),
 		newSimulateCommand(),
 		newPartsCommand(),
+		newVersionCommand(),
 	}
 }

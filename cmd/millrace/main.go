@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/millrace/millrace/cmd/internal/release"
 )
 
 // Exit codes, the same for every subcommand: 0 good, 1 failed, 2 usage,
@@ -57,6 +59,7 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "millrace",
 		Short:         "Turn cloud flow logs into rows, windows and findings, exactly once",
+		Version:       release.Current().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -117,7 +120,7 @@ func main() {
 		code, err = e.code, e.err
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "millrace:", err)
+		fmt.Fprintln(os.Stderr, "millrace:", printableLines(err.Error()))
 	}
 	stop()
 	os.Exit(code) //nolint:gocritic // stop was called above.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -34,8 +35,9 @@ type Style interface {
 var (
 	// JSON is one object a row, its keys the names of the columns in their order.
 	JSON Style = jsonStyle{}
-	// CSV quotes as RFC 4180. Text that a spreadsheet would take for a formula gets an
-	// apostrophe in front. Maps have no form in it.
+	// CSV quotes as RFC 4180, also what a spreadsheet of another language divides at.
+	// Text that one would take for a formula gets an apostrophe in front, and control
+	// characters are written as \u001b, so that a row is a line. Maps have no form in it.
 	CSV Style = csvStyle{}
 )
 
@@ -58,7 +60,7 @@ func (jsonStyle) text(s string) string {
 	if err := e.Encode(s); err != nil {
 		panic("BUG: a string does not encode: " + err.Error())
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	return escapeControls(strings.TrimSuffix(b.String(), "\n"), true)
 }
 
 type csvStyle struct{}
@@ -73,14 +75,37 @@ func (csvStyle) open(_ string, first bool) string {
 	return ","
 }
 
+// formula are the characters that begin one, in spreadsheets of any language: the wide
+// forms are those of East Asian keyboards.
+const formula = "=+-@＝＋－＠"
+
 func (csvStyle) text(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r\n", rune(s[0])) {
+	s = escapeControls(s, false)
+	if r, _ := utf8.DecodeRuneInString(s); s != "" && strings.ContainsRune(formula, r) {
 		s = "'" + s
 	}
-	if strings.ContainsAny(s, ",\"\r\n") {
+	if strings.ContainsAny(s, ",;\"") {
 		return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 	}
 	return s
+}
+
+// escapeControls writes control characters as \u00XX; those of ASCII only
+// where nobody else does. A terminal may obey those behind ASCII as well.
+func escapeControls(s string, onlyBehind bool) string {
+	control := func(r rune) bool { return r >= 0x7f && r < 0xa0 || r < ' ' && !onlyBehind }
+	if strings.IndexFunc(s, control) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if control(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // Rows writes the rows of one record.

@@ -2,8 +2,10 @@ package rowtext
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -12,13 +14,31 @@ import (
 	"github.com/millrace/millrace/schemas"
 )
 
+// A cell is no formula to a spreadsheet of any language, and its row is one line that
+// no terminal obeys.
 func TestCSVIsNoFormula(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "", "plain": "plain", "=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "a=1": "a=1",
-		"a,b": `"a,b"`, `=a"b`: `"'=a""b"`, "a\nb": "\"a\nb\"",
+		"": "", "plain": "plain", "=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "＝1": "'＝1", "＋1": "'＋1", "－1": "'－1", "＠x": "'＠x",
+		"a=1": "a=1", " =1": " =1", "'=1": "'=1", "--": "'--", "=": "'=", "日本": "日本",
+		"a,b": `"a,b"`, `=a"b`: `"'=a""b"`, "a;=1": `"a;=1"`, `=HYPERLINK("http://evil.example","x")`: `"'=HYPERLINK(""http://evil.example"",""x"")"`,
+		"=cmd|'/C calc'!A0": "'=cmd|'/C calc'!A0",
+		"\tx":               `\u0009x`, "\t=1": `\u0009=1`, "\r=1": `\u000d=1`, "a\nb": `a\u000ab`, "\x00=1": `\u0000=1`, "\x1b[31m": `\u001b[31m`, "\x7f": `\u007f`, "\u009b31m": `\u009b31m`, "a\r\n=1,b": `"a\u000d\u000a=1,b"`,
 	} {
 		if got := CSV.text(in); got != want {
 			t.Errorf("text %q is %q, want %q", in, got, want)
+		}
+	}
+}
+
+// JSON reads back what it was given, and a terminal obeys nothing of it.
+func TestJSONHoldsNoControls(t *testing.T) {
+	for _, in := range []string{"", "plain", "\x00\x1b[31m\x7f", "\u0080\u009b31m\u009f", "a\r\nb\tc", `","x":"`, "\u2028\u2029", "日本語\u202e"} {
+		got, back := JSON.text(in), ""
+		if err := json.Unmarshal([]byte(got), &back); err != nil || back != in {
+			t.Errorf("%q is %s, which reads as %q, %v", in, got, back, err)
+		}
+		if strings.ContainsFunc(got, unicode.IsControl) {
+			t.Errorf("%q is %q", in, got)
 		}
 	}
 }

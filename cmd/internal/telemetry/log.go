@@ -1,11 +1,13 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/contrib/bridges/otelslog"
 	"go.opentelemetry.io/otel/trace"
@@ -25,6 +27,7 @@ const (
 // Errors: an unknown format.
 func NewHandler(w io.Writer, format string, level slog.Leveler) (slog.Handler, error) {
 	options := &slog.HandlerOptions{Level: level}
+	w = escaped{w}
 	switch format {
 	case LogText:
 		return traceIDs{slog.NewTextHandler(w, options)}, nil
@@ -32,6 +35,36 @@ func NewHandler(w io.Writer, format string, level slog.Leveler) (slog.Handler, e
 		return traceIDs{slog.NewJSONHandler(w, options)}, nil
 	}
 	return nil, fmt.Errorf("log format %q: want %s or %s", format, LogText, LogJSON)
+}
+
+// NewTextLogger is the log of a command that people run, on standard error.
+func NewTextLogger(w io.Writer, level slog.Leveler) *slog.Logger {
+	return slog.New(slog.NewTextHandler(escaped{w}, &slog.HandlerOptions{Level: level}))
+}
+
+// escaped writes the control characters that slog lets pass, DEL and those behind
+// ASCII, as \u00XX, which JSON reads back: some terminals obey them. A write is whole
+// lines.
+type escaped struct{ io.Writer }
+
+func (e escaped) Write(line []byte) (int, error) {
+	out := line
+	if bytes.IndexByte(line, 0x7f) >= 0 || bytes.IndexByte(line, 0xc2) >= 0 {
+		out = nil
+		for rest := line; len(rest) > 0; {
+			r, n := utf8.DecodeRune(rest)
+			if r >= 0x7f && r < 0xa0 {
+				out = fmt.Appendf(out, `\u%04x`, r)
+			} else {
+				out = append(out, rest[:n]...)
+			}
+			rest = rest[n:]
+		}
+	}
+	if _, err := e.Writer.Write(out); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // traceIDs adds trace_id and span_id to the records of a span.

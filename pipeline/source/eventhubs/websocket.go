@@ -27,6 +27,7 @@ func dialWebSocket(ctx context.Context, args azeventhubs.WebSocketConnParams) (n
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig(), TLSHandshakeTimeout: handshakeTimeout,
+			IdleConnTimeout: handshakeTimeout,
 		},
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)

@@ -1,0 +1,141 @@
+package security
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// copySources copies what a build needs to a folder of another name.
+func copySources(t *testing.T, to string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if rel != "." && strings.HasPrefix(e.Name(), ".") || e.Name() == "node_modules" || rel == "bin" {
+				return fs.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		if !e.Type().IsRegular() || strings.HasSuffix(rel, "_test.go") || strings.Contains(rel, "testdata") {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), data, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two builds in two folders are equal, byte for byte, and say which version and
+// commit they are. With MILLRACE_BUILD_ANEW the second one takes nothing from the
+// cache of the first.
+func TestBuildsAreEqual(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the programs twice")
+	}
+	const commit = "0123456789abcdef0123456789abcdef01234567"
+	var sums [2]map[string]string
+	for i := range sums {
+		dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 3*i)+"tree")
+		copySources(t, dir)
+		cmd := exec.Command("make", "-s", "build", "VERSION=v9.8.7", "COMMIT="+commit)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MFLAGS=", "GOFLAGS=")
+		if os.Getenv("MILLRACE_BUILD_ANEW") != "" {
+			cmd.Env = append(cmd.Env, "GOCACHE="+filepath.Join(t.TempDir(), "cache"))
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd, err, out)
+		}
+		sums[i] = map[string]string{}
+		for _, p := range programs {
+			name := filepath.Base(p)
+			data, err := os.ReadFile(filepath.Join(dir, "bin", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums[i][name] = fmt.Sprintf("%x", sha256.Sum256(data))
+			if bytes.Contains(data, []byte(dir)) {
+				t.Errorf("%s holds the path of the folder that it was built in", name)
+			}
+		}
+		said, err := exec.Command(filepath.Join(dir, "bin", "millrace"), "version").Output()
+		if want := "millrace v9.8.7, commit " + commit + ", go"; err != nil || !strings.HasPrefix(string(said), want) {
+			t.Errorf("the program says it is %q, %v, want %q", said, err, want)
+		}
+	}
+	if diff := cmp.Diff(sums[0], sums[1]); diff != "" {
+		t.Errorf("hashes of two builds: %s", diff)
+	}
+	t.Logf("%v", sums[0])
+}
+
+// component is what a bill of materials says of one module.
+type component struct {
+	Name, Version string
+	Evidence      struct {
+		Licenses []struct{ License struct{ ID string } }
+	}
+}
+
+// The bills of materials that `make sbom` has just made name every module that is
+// linked, in its version, with a licence, and nothing else.
+func TestSBOM(t *testing.T) {
+	dir := os.Getenv("MILLRACE_SBOM")
+	if dir == "" {
+		t.Skip("make sbom runs it")
+	}
+	var have []string
+	for _, p := range programs {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.Base(p)+".cdx.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bill struct {
+			BOMFormat, SpecVersion string
+			Components             []component
+		}
+		if err := json.Unmarshal(data, &bill); err != nil || bill.BOMFormat != "CycloneDX" {
+			t.Fatal(bill.BOMFormat, bill.SpecVersion, err)
+		}
+		for _, c := range bill.Components {
+			if c.Name == "std" {
+				continue
+			}
+			have = append(have, c.Name+" "+c.Version)
+			if len(c.Evidence.Licenses) == 0 {
+				t.Errorf("%s: %s has no licence", p, c.Name)
+			}
+		}
+	}
+	var want []string
+	for _, m := range linked(t) {
+		want = append(want, m.Path+" "+m.Version)
+	}
+	slices.Sort(have)
+	if diff := cmp.Diff(want, slices.Compact(have)); diff != "" {
+		t.Error(errors.New("modules (-linked +bill):\n" + diff))
+	}
+}
