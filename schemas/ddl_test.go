@@ -12,7 +12,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func all() []Table { return []Table{Flows, EnrichedFlows, Quarantine, Batches, Ledgers, Fence} }
+func all() []Table {
+	return []Table{Flows, EnrichedFlows, Quarantine, Batches, Ledgers, Fence, Forgotten}
+}
 
 // The golden file is the whole of what Setup creates, to be read when it changes.
 func TestCreateSQLGolden(t *testing.T) {

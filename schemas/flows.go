@@ -159,3 +159,23 @@ var Fence = Table{
 	TimeColumn: "created",
 	Comment:    "Epochs of shard owners.",
 }
+
+// Forgotten lists what people have deleted on purpose, and told of: its rows are
+// expired, not lost, and no recovery lands them again.
+var Forgotten = Table{
+	Name: "forgotten",
+	Columns: []Column{
+		{"id", arrow.BinaryTypes.String, "String", "", "", "Random name of the record, to take it back by.", "millrace forget"},
+		{"created", TimeMS, "DateTime64(3, 'UTC')", "", "ms UTC", "When it was told.", "millrace forget"},
+		{"table", arrow.BinaryTypes.String, "String", "", "", "Table whose rows are gone.", "millrace forget"},
+		{"from", TimeMS, "DateTime64(3, 'UTC')", "", "ms UTC", "First instant of the first day, by the time that the table is divided by.", "millrace forget"},
+		{"to", TimeMS, "DateTime64(3, 'UTC')", "", "ms UTC", "First instant behind the last day.", "millrace forget"},
+		{"who", arrow.BinaryTypes.String, "String", "", "", "Who told it.", "millrace forget"},
+		{"why", arrow.BinaryTypes.String, "String", "", "", "Why the rows were deleted.", "millrace forget"},
+		{"undone", arrow.PrimitiveTypes.Uint8, "UInt8", "", "", "1: the record of this id was taken back.", "millrace forget"},
+	},
+	Engine:     "MergeTree",
+	OrderBy:    "created, id",
+	TimeColumn: "created",
+	Comment:    "Days of tables that people have deleted. See millrace forget.",
+}

@@ -12,6 +12,7 @@ func commands() []*cobra.Command {
 		newDecodeCommand(),
 		newQuarantineCommand(),
 		newEvidenceCommand(),
+		newVerifyCommand(),
 		newCheckCommand(),
 		newSchemaCommand(),
 		newLedgerCommand(),

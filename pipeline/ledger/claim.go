@@ -106,7 +106,7 @@ func (l *Ledger) createManifest(ctx context.Context, m pipeline.Manifest, data [
 }
 
 // View reads the ledger in store without taking it over. Its owner may run. Only
-// Info and Manifests may be called.
+// Info, Manifests and States may be called.
 //
 // Errors: ErrNotExist when there is no ledger.
 func View(ctx context.Context, store Store) (*Ledger, error) {

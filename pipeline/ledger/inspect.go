@@ -101,6 +101,19 @@ func Inspect(ctx context.Context, store Store) (Summary, error) {
 	return s, nil
 }
 
+// States reads every shard of a ledger that View gave, also while its owner works:
+// each is then as it was at some moment of the call.
+func (l *Ledger) States(ctx context.Context) ([]State, error) {
+	states := make([]State, l.info.Shards)
+	for shard := range states {
+		var err error
+		if states[shard], err = l.inspect(ctx, shard); err != nil {
+			return nil, err
+		}
+	}
+	return states, nil
+}
+
 func (l *Ledger) inspect(ctx context.Context, shard int) (State, error) {
 	for try := 1; ; try++ {
 		found, err := l.Recover(ctx, shard)

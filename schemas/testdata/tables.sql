@@ -99,6 +99,22 @@ ORDER BY (ledger, shard, epoch)
 SETTINGS fsync_after_insert=1, fsync_part_directory=1, non_replicated_deduplication_window=0
 COMMENT 'Epochs of shard owners.';
 
+CREATE TABLE IF NOT EXISTS `millrace`.`forgotten`
+(
+    `id` String COMMENT 'Random name of the record, to take it back by. Source: millrace forget.',
+    `created` DateTime64(3, 'UTC') COMMENT 'When it was told. Unit: ms UTC. Source: millrace forget.',
+    `table` String COMMENT 'Table whose rows are gone. Source: millrace forget.',
+    `from` DateTime64(3, 'UTC') COMMENT 'First instant of the first day, by the time that the table is divided by. Unit: ms UTC. Source: millrace forget.',
+    `to` DateTime64(3, 'UTC') COMMENT 'First instant behind the last day. Unit: ms UTC. Source: millrace forget.',
+    `who` String COMMENT 'Who told it. Source: millrace forget.',
+    `why` String COMMENT 'Why the rows were deleted. Source: millrace forget.',
+    `undone` UInt8 COMMENT '1: the record of this id was taken back. Source: millrace forget.'
+)
+ENGINE = MergeTree
+ORDER BY (created, id)
+SETTINGS fsync_after_insert=1, fsync_part_directory=1, non_replicated_deduplication_window=0
+COMMENT 'Days of tables that people have deleted. See millrace forget.';
+
 -- with enrichment, flows also has `subscription` LowCardinality(String) COMMENT 'Subscription of what is logged. Source: target.'
 -- with enrichment, flows also has `resource_group` LowCardinality(String) COMMENT 'Resource group of what is logged. Source: target.'
 -- with enrichment, flows also has `vnet` LowCardinality(String) COMMENT 'Virtual network of what is logged, where its id names one. Source: target.'

@@ -26,6 +26,7 @@ import (
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/ledger/azureblob"
 	"github.com/millrace/millrace/pipeline/source/directory"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
 	source "github.com/millrace/millrace/pipeline/source/kafka"
@@ -68,6 +69,7 @@ type Pipeline struct {
 	parser     atomic.Pointer[announce.Parser]
 	openHub    func(Hub) (*eventhubs.Source, error)
 	transforms *transforms
+	container  *azureblob.Store // of a shared ledger that is only read; else nil
 }
 
 // Open assembles a pipeline.
@@ -197,6 +199,9 @@ func (p *Pipeline) Close() {
 	}
 	if p.files != nil {
 		p.files.Close()
+	}
+	if p.container != nil {
+		p.container.Close()
 	}
 	if p.directory != nil {
 		_ = p.directory.Close() // gives the lock back

@@ -92,7 +92,7 @@ type checkpoints struct{ engine.Checkpoints }
 func (c checkpoints) LandBatches(ctx context.Context, manifests []pipeline.Manifest) error {
 	placed := make([]pipeline.Manifest, len(manifests))
 	for i, m := range manifests {
-		units, err := unitsOf(m)
+		units, err := UnitsOf(m)
 		if err != nil {
 			return err
 		}
@@ -102,9 +102,11 @@ func (c checkpoints) LandBatches(ctx context.Context, manifests []pipeline.Manif
 	return c.Checkpoints.LandBatches(ctx, placed)
 }
 
-// unitsOf gives the units of a batch of replays by what they read, one for each
+// UnitsOf gives the units of a batch of replays by what they read, one for each
 // record.
-func unitsOf(m pipeline.Manifest) ([]pipeline.Unit, error) {
+//
+// Errors: a unit that is no replay.
+func UnitsOf(m pipeline.Manifest) ([]pipeline.Unit, error) {
 	type place struct {
 		blob       pipeline.BlobID
 		generation uint32
