@@ -94,6 +94,9 @@ type world struct {
 	zombies   [][]func() shard.Event // ledger writes of each dead owner that may still come, in order
 	fenced    bool                   // a manifest was there already
 	adoptions int
+
+	rare     bool // bases are due in an hour
+	replayed int  // manifests behind the base at the last start
 }
 
 // promise: when the id is acknowledged, the blob must be landed up to the length.
@@ -122,6 +125,9 @@ func (w *world) config() shard.Config {
 	c := shard.DefaultConfig()
 	c.MaxBatchAge, c.MaxBatchBytes, c.MaxBatchRows = time.Second, 5000, 1<<40
 	c.BaseEvery, c.BaseBatches, c.BaseBytes = 5*time.Second, 4, 20_000
+	if w.rare {
+		c.BaseEvery, c.BaseBatches, c.BaseBytes = time.Hour, 1<<40, 1<<40
+	}
 	c.Start = w.now.Add(-24 * time.Hour)
 	c.Epoch = w.book.Epoch() << 20
 	return c
@@ -137,7 +143,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.core = shard.New(w.config(), found)
+	w.core, w.replayed = shard.New(w.config(), found), len(found.Manifests)
 	w.work, w.writes, w.units = nil, nil, nil
 	w.chunks, w.held = map[shard.JobID][]pipeline.Unit{}, map[uint64][]pipeline.Unit{}
 	w.promised, w.acked = map[shard.AckID]promise{}, map[shard.AckID]bool{}
@@ -458,22 +464,29 @@ func (w *world) settle() {
 		if i > 20_000 {
 			w.t.Fatalf("does not end: %+v", w.core.Status())
 		}
-		w.now = w.now.Add(50 * time.Millisecond)
-		w.step(shard.Tick{})
-		if adopted := w.adoptions; len(w.writes) > 0 {
-			if w.write(); w.adoptions > adopted {
-				w.drain()
-			}
-		}
-		if len(w.work) > 0 {
-			f := w.work[0]
-			w.work = w.work[1:]
-			w.step(f())
+		if adopted := w.adoptions; w.pass() > adopted {
+			w.drain()
 		}
 	}
 	for _, in := range w.late {
 		_ = w.insert(in)
 	}
+}
+
+// pass lets 50 ms go by, in which everything happens in its order. It gives the
+// adoptions so far.
+func (w *world) pass() int {
+	w.now = w.now.Add(50 * time.Millisecond)
+	w.step(shard.Tick{})
+	if len(w.writes) > 0 {
+		w.write()
+	}
+	if len(w.work) > 0 {
+		f := w.work[0]
+		w.work = w.work[1:]
+		w.step(f())
+	}
+	return w.adoptions
 }
 
 // check: in both tables each byte of each blob is there exactly once.
@@ -529,6 +542,34 @@ func TestExactlyOnceUnderCrashes(t *testing.T) {
 		t.Errorf("only %d kills, %d landings in doubt and %d late manifests adopted in %d seeds: the test proves little", kills, doubts, adoptions, seeds)
 	}
 	t.Logf("%d seeds, %d kills, %d landings in doubt, %d late manifests adopted", seeds, kills, doubts, adoptions)
+}
+
+// A shard that is killed every few seconds, long before a base is due, replays what
+// came in one life, not in all of them: each restart would take longer than the one
+// before.
+func TestRestartsStayShort(t *testing.T) {
+	w := newWorld(t, 3)
+	w.rare = true
+	w.start()
+	most := 0
+	for life := range 30 {
+		for range 80 { // 4 s
+			id := w.ids[w.rng.IntN(len(w.ids))]
+			w.blobs[id] += 500
+			w.announce(id)
+			w.pass()
+		}
+		w.start()
+		most = max(most, w.replayed)
+		if life == 0 && w.replayed < 3 {
+			t.Fatalf("%d batches in one life: the test proves little", w.replayed)
+		}
+	}
+	if most > 15 {
+		t.Errorf("a start had to replay %d batches", most)
+	}
+	w.settle()
+	w.check()
 }
 
 // The same events at the same times give the same actions.

@@ -390,25 +390,29 @@ func (p *Pipeline) sweeper(cfg config.Config, deps Deps, start time.Time) (*list
 }
 
 const (
-	// A target that is still starting is asked every second for half a minute.
-	targetTries = 30
-	targetPause = time.Second
+	// A target that is still starting is asked for half a minute: at once and after
+	// pauses that grow, as one that was started together with us is soon there.
+	targetPatience = 30 * time.Second
+	firstPause     = 50 * time.Millisecond
+	lastPause      = time.Second
 	// sayEvery keeps the log short meanwhile.
-	sayEvery = 10
+	sayEvery = 10 * time.Second
 )
 
 // patiently waits for a target that is still starting.
 func patiently(ctx context.Context, log *slog.Logger, what string, f func() error) error {
-	for attempt := 0; ; attempt++ {
+	began, said := time.Now(), time.Time{}
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := f()
-		if err == nil || !errors.Is(err, pipeline.ErrTransient) || attempt >= targetTries {
+		if err == nil || !errors.Is(err, pipeline.ErrTransient) || time.Since(began) > targetPatience {
 			return err
 		}
-		if attempt%sayEvery == 0 {
+		if time.Since(said) > sayEvery {
+			said = time.Now()
 			log.Warn("not there yet, waiting for it", slog.String("what", what), slog.Any("cause", err))
 		}
 		select {
-		case <-time.After(targetPause):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
