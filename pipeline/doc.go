@@ -85,9 +85,9 @@
 //	transforms/HASH            a version of filters or enrichment that some batch got
 //	data/HASH                  content of a file that one needs
 //
-// A base is written every minute, 256 batches or 16 MiB of input, and with the first
-// batch of a start that had to replay any: a pipeline that is killed again and again
-// replays one life, not all. The newest two are kept, with the manifests behind the
+// A base is written every minute, 256 batches or 16 MiB of input, and by a start that
+// had to replay any batch, before it takes up new ones: a pipeline that is killed again
+// and again replays one life, not all. The newest two are kept, with the manifests behind the
 // older one, so a damaged base costs a longer replay and nothing else.
 //
 // # Filters and enrichment

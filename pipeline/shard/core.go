@@ -90,7 +90,6 @@ type Core struct {
 	baseSeq     uint64 // of the newest base
 	baseTime    time.Time
 	sealedBytes int64 // input of the batches sealed since the newest base was taken
-	baseDue     bool  // this start replayed something, which the next one need not
 	basing      bool
 
 	live     bool
@@ -145,8 +144,6 @@ func New(cfg Config, found ledger.State) *Core {
 		doneSeq: found.DoneSeq, durable: found.DoneSeq, baseSeq: found.Base.Seq,
 		// An INSERT of the owner before us may still arrive.
 		doubt: !mutant.On(mutant.StartTrusts),
-		// A shard that is killed again and again must not replay more each time.
-		baseDue: len(found.Manifests) > 0,
 	}
 	for _, p := range found.Base.Positions {
 		c.blobs[p.Blob] = &blobState{id: p.Blob, position: p}
@@ -332,9 +329,9 @@ func (c *Core) seal() {
 		Epoch: c.epoch, Created: c.now.UnixMilli(), Watermark: c.watermark, Idle: c.idleStreams(), Units: c.open.units,
 	}
 	c.sealedBytes += c.open.bytes
-	if last || c.baseDue || c.now.Sub(c.baseTime) >= c.cfg.BaseEvery || c.nextSeq-c.baseSeq >= c.cfg.BaseBatches || c.sealedBytes >= c.cfg.BaseBytes {
+	if last || c.now.Sub(c.baseTime) >= c.cfg.BaseEvery || c.nextSeq-c.baseSeq >= c.cfg.BaseBatches || c.sealedBytes >= c.cfg.BaseBytes {
 		b.base = c.snapshot(c.nextSeq)
-		c.baseTime, c.sealedBytes, c.baseDue = c.now, 0, false
+		c.baseTime, c.sealedBytes = c.now, 0
 	}
 	c.batches = append(c.batches, b)
 	c.nextSeq++

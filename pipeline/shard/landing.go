@@ -33,7 +33,19 @@ func (c *Core) proceedReplay() {
 		return
 	}
 	c.live = true
+	c.baseReplayed()
 	c.do(Live{})
+}
+
+// baseReplayed writes a base behind what was replayed, before anything new is. So a
+// start replays one life: a shard that is killed every few seconds, long before a base
+// is due by its age, would else replay all of them, and take longer each time.
+func (c *Core) baseReplayed() {
+	if last := c.nextSeq - 1; c.baseSeq < last {
+		c.basing = true
+		c.do(WriteBase{Base: *c.snapshot(last)})
+		c.baseTime, c.sealedBytes = c.now, 0
+	}
 }
 
 func (c *Core) replayed(e Replayed) {
