@@ -125,6 +125,14 @@ corrupt: partsctl ## Every file of a ledger cut to every length and with 1,000 r
 	@$(PARTS) check test || { $(NOT_RUN); }
 	@$(call PROOF,TestCorrupt,./cmd/internal/faults,-corrupt)
 
+.PHONY: cardinality
+cardinality: ## 10 million distinct keys in one window: totals, heavy keys, memory, speed against their limits
+	@mkdir -p .cache && go build -buildvcs=false -o .cache/bounds ./bench/bounds && .cache/bounds $(ARGS) cardinality
+
+.PHONY: listing
+listing: ## A container of a million blobs: the memory that it takes to list them, against its limit
+	@mkdir -p .cache && go build -buildvcs=false -o .cache/bounds ./bench/bounds && .cache/bounds $(ARGS) listing
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

@@ -103,6 +103,32 @@ func benchmarkApply(b *testing.B, cfg []Config, hosts int) {
 	b.ReportMetric(float64(out)/float64(n)*batches, "groups/close")
 }
 
+// BenchmarkFlood folds rows of keys that come once, into a table at its limit.
+func BenchmarkFlood(b *testing.B) {
+	const rows = 1 << 16
+	cfg := DefaultWindows()[1]
+	rng := rand.New(rand.NewPCG(1, 23))
+	var records []arrow.Record
+	for i := range 4 {
+		flows := make([]flow, rows)
+		for j := range flows {
+			flows[j] = flow{time: midnight, src: address(0), dst: address(uint32(i*rows + j)), packets: rng.Uint64N(20), bytes: rng.Uint64N(1500)}
+		}
+		records = append(records, record(memory.DefaultAllocator, flows))
+	}
+	o := newOperator(b, []Config{cfg}, memory.DefaultAllocator)
+	b.ReportAllocs()
+	n, before := 0, cpuTime()
+	for b.Loop() {
+		in := pipeline.OperatorInput{Batch: pipeline.BatchID(n), Flows: records[n%4 : n%4+1]}
+		if _, err := o.Apply(in); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	b.ReportMetric(float64(rows)*float64(n)/(cpuTime()-before).Seconds()/1e6, "Mrow/cpu-s")
+}
+
 // BenchmarkSnapshot writes and reads the state of the default windows after 256 Ki
 // rows.
 func BenchmarkSnapshot(b *testing.B) {

@@ -36,7 +36,12 @@ func (w *windows) evict() {
 	room := min(w.cfg.MaxGroups, int(float64(w.groups)*min(1, float64(w.maxBytes())/float64(w.bytes))))
 	for limit := w.fairShare(room / 2); ; limit /= 2 {
 		for _, win := range w.open {
-			w.shrink(win.groups, limit)
+			if win.overflow >= 0 {
+				// It is being flooded: less often is cheaper.
+				w.shrink(win.groups, limit/2)
+			} else {
+				w.shrink(win.groups, limit)
+			}
 		}
 		// Heavy groups have large sketches.
 		if limit == 0 || w.bytes <= w.maxBytes()/2 {
@@ -73,7 +78,7 @@ func (w *windows) fairShare(room int) int {
 // has more than that has a group. More than limit/measures groups lose a cut, or a
 // ninth less; with one open window the sum is at most
 //
-//	9/4 · measures / MaxGroups
+//	9/2 · measures / MaxGroups
 //
 // of the window's total, whatever the order of the rows. It is the batched form of
 // Misra and Gries's counters. Nothing in it depends on the order of entries, on ids or
@@ -89,7 +94,7 @@ func (w *windows) shrink(g *groups, limit int) {
 		return
 	}
 	g.overflowEntry()
-	places, last, cuts := g.weigh(limit)
+	places, last, cuts := w.weigh(g, limit)
 	next := 0
 	for i := range g.count {
 		if i == g.overflow {
@@ -144,21 +149,23 @@ func (w *windows) foldAway(g *groups, i int) {
 // weigh gives each group's place, the best that it has by any measure: so many
 // groups have no less credit, to an eighth. Those up to the last place are limit at
 // most; they are the groups that have more credit than the cut by some measure.
-func (g *groups) weigh(limit int) (places []uint32, last uint32, cuts []uint64) {
-	noLess := g.ranking()
-	places = make([]uint32, g.count)
+func (w *windows) weigh(g *groups, limit int) (places []uint32, last uint32, cuts []uint64) {
+	noLess := w.ranking(g)
+	k := len(noLess)
+	places = slices.Grow(w.places[:0], g.count)[:g.count]
 	var held [ranges]int // by place
 	for i := range places {
 		best := uint32(g.count)
-		for j := range noLess {
-			best = min(best, noLess[j][rangeOf(g.credit(i, j))])
+		for j, r := range w.ranged[i*k : (i+1)*k] {
+			best = min(best, noLess[j][r%512])
 		}
 		if places[i] = best; i != g.overflow {
 			held[rangeOf(uint64(best))]++
 		}
 	}
+	w.places = places
 	// Each measure has its part of limit, and what the others leave.
-	last = uint32(limit / len(noLess))
+	last = uint32(limit / k)
 	for at, sum := 0, held[0]; sum <= limit; {
 		last = max(last, uint32(lastOf(at)))
 		at++
@@ -175,28 +182,30 @@ func (g *groups) weigh(limit int) (places []uint32, last uint32, cuts []uint64) 
 }
 
 // ranking gives, by measure and range of credit, how many groups are in it or in a
-// higher one.
-func (g *groups) ranking() [][ranges]uint32 {
-	noLess := make([][ranges]uint32, g.measures())
+// higher one, and leaves the ranges of each group in w.ranged.
+func (w *windows) ranking(g *groups) [][512]uint32 {
+	k := g.measures()
+	noLess := make([][512]uint32, k)
+	w.ranged = slices.Grow(w.ranged[:0], g.count*k)[:g.count*k]
 	for i := range g.count {
-		if i == g.overflow {
-			continue
-		}
-		for j := range noLess {
-			noLess[j][rangeOf(g.credit(i, j))]++
+		values, missed := g.entries[i*g.stride+g.words:(i+1)*g.stride], g.missed[i*k:(i+1)*k]
+		into := w.ranged[i*k : (i+1)*k]
+		for j, floor := range g.floor {
+			had := plus(values[j], missed[j])
+			r := uint16(rangeOf(had - min(had, floor)))
+			into[j] = r
+			noLess[j][r%512]++
 		}
 	}
 	for j := range noLess {
+		if g.overflow >= 0 {
+			noLess[j][w.ranged[g.overflow*k+j]]--
+		}
 		for at := ranges - 2; at >= 0; at-- {
 			noLess[j][at] += noLess[j][at+1]
 		}
 	}
 	return noLess
-}
-
-func (g *groups) credit(i, j int) uint64 {
-	had := plus(g.entries[i*g.stride+g.words+j], g.missed[i*len(g.floor)+j])
-	return had - min(had, g.floor[j])
 }
 
 // plus adds up to the highest number there is.

@@ -95,7 +95,7 @@ func TestEvictionKeepsItsPromise(t *testing.T) {
 		w := o.windows[0]
 		g := w.open[midnight].groups
 		for j, lost := range g.floor {
-			if limit := total[j] * 9 / 4 * 2 / uint64(cfg.MaxGroups); lost > limit {
+			if limit := total[j] * 9 / 2 * 2 / uint64(cfg.MaxGroups); lost > limit {
 				t.Errorf("seed %d: measure %d: %d was taken off, want at most %d", seed, j, lost, limit)
 			}
 		}

@@ -222,6 +222,8 @@ type windows struct {
 	keyWords []uint64 // of a chunk
 	tags     []uint32 // of a chunk
 	sumsOf   [][]uint64
+	ranged   []uint16 // of weigh
+	places   []uint32 // likewise
 }
 
 // recentWindows is a power of two: rows of one batch rarely touch more windows.

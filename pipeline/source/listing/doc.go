@@ -39,7 +39,7 @@ const (
 	MaxDepth = 24
 	// MaxRemembered bounds the blobs whose length is remembered. Those beyond are
 	// announced at every pass, which costs time and no request.
-	MaxRemembered = 500_000
+	MaxRemembered = 250_000
 	// rememberFor is how long after its beginning an hour's blobs are remembered.
 	rememberFor = 3 * time.Hour
 	// settled is when an hour is listed for the last time.

@@ -13,10 +13,12 @@ import (
 // is ready.
 type memory struct {
 	mu    sync.Mutex
-	hours map[int64]map[xxh3.Uint128]known // by the hour's Unix time
+	hours map[int64]map[uint64]known // by the hour's Unix time, and the hash of the name
 	n     int64
 }
 
+// known takes 24 bytes with its key. Two names of one hash would have to have one
+// length and one version, too, before a blob could be missed.
 type known struct {
 	size int64
 	etag uint64 // hash
@@ -25,7 +27,7 @@ type known struct {
 // compare says whether the blob has news and which length to announce: -1, which
 // makes the reader look, when it did not grow but is another version.
 func (m *memory) compare(id pipeline.BlobID, size int64, etag string) (length int64, news bool) {
-	key, tag := xxh3.HashString128(id.String()), xxh3.HashString(etag)
+	key, tag := xxh3.HashString(id.String()), xxh3.HashString(etag)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	hour, _ := id.Hour()
@@ -41,7 +43,7 @@ func (m *memory) compare(id pipeline.BlobID, size int64, etag string) (length in
 
 // remember keeps what was announced, unless the memory is full.
 func (m *memory) remember(id pipeline.BlobID, hour time.Time, size int64, etag string) {
-	key := xxh3.HashString128(id.String())
+	key := xxh3.HashString(id.String())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	of := m.hours[hour.Unix()]
@@ -53,9 +55,9 @@ func (m *memory) remember(id pipeline.BlobID, hour time.Time, size int64, etag s
 	}
 	if of == nil {
 		if m.hours == nil {
-			m.hours = map[int64]map[xxh3.Uint128]known{}
+			m.hours = map[int64]map[uint64]known{}
 		}
-		of = map[xxh3.Uint128]known{}
+		of = map[uint64]known{}
 		m.hours[hour.Unix()] = of
 	}
 	of[key] = known{size: size, etag: xxh3.HashString(etag)}
