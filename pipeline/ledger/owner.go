@@ -21,6 +21,29 @@ type OwnerConfig struct {
 	// Expiry is how long an owner is left alone that gives no sign of life. At least
 	// MinExpiry. An instance waits for its own or for the owner's, whichever is longer.
 	Expiry time.Duration
+	// Clock is that of a simulation. Default: the machine's.
+	Clock Clock
+}
+
+// Clock is what an owner needs of time.
+type Clock interface {
+	// Now gives a time whose differences no step of the wall clock changes.
+	Now() time.Time
+	// Wait returns after d, or earlier with ctx's error.
+	Wait(ctx context.Context, d time.Duration) error
+	// Until gives a context that ends at a time of Now.
+	Until(ctx context.Context, end time.Time) (context.Context, context.CancelFunc)
+}
+
+// machineClock is the machine's clock.
+type machineClock struct{}
+
+func (machineClock) Now() time.Time { return time.Now() }
+
+func (machineClock) Wait(ctx context.Context, d time.Duration) error { return pipeline.Wait(ctx, d) }
+
+func (machineClock) Until(ctx context.Context, end time.Time) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, end)
 }
 
 // Validate reports every fault at once.
@@ -124,16 +147,19 @@ func Own(ctx context.Context, store Shared, cfg OwnerConfig, watch func(Owner)) 
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = machineClock{}
+	}
 	l := &Lease{store: store, cfg: cfg}
 	var since time.Time
 	for first := true; ; first = false {
 		owner, version, err := readOwner(ctx, store)
 		if first || err == nil && version != l.version {
-			since = time.Now()
+			since = cfg.Clock.Now()
 		}
 		if err == nil || errors.Is(err, ErrNotExist) {
 			l.owner, l.version = owner, version
-			if version == "" || owner.free(cfg, time.Since(since)) {
+			if version == "" || owner.free(cfg, cfg.Clock.Now().Sub(since)) {
 				if err = l.next(ctx); err == nil {
 					return l, nil
 				}
@@ -144,10 +170,8 @@ func Own(ctx context.Context, store Shared, cfg OwnerConfig, watch func(Owner)) 
 		if err != nil && !errors.Is(err, ErrChanged) && !errors.Is(err, pipeline.ErrTransient) {
 			return nil, fmt.Errorf("own the ledger: %w", err)
 		}
-		select {
-		case <-time.After(min(cfg.Expiry/5, 5*time.Second)):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := cfg.Clock.Wait(ctx, min(cfg.Expiry/5, 5*time.Second)); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -179,7 +203,7 @@ func (l *Lease) next(ctx context.Context) error {
 // write swaps the object. Tried again, it writes the same bytes, so that a lost
 // answer does not look like another owner.
 func (l *Lease) write(ctx context.Context, o Owner) error {
-	began := time.Now()
+	began := l.cfg.Clock.Now()
 	o.Renewed = began.UTC()
 	data, err := encode(ownerName, o)
 	if err != nil {
@@ -196,10 +220,8 @@ func (l *Lease) write(ctx context.Context, o Owner) error {
 		case !errors.Is(err, pipeline.ErrTransient):
 			return err
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := l.cfg.Clock.Wait(ctx, 100*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
@@ -211,9 +233,7 @@ func (l *Lease) write(ctx context.Context, o Owner) error {
 // the expiry no sign of life could be given.
 func (l *Lease) Keep(ctx context.Context) error {
 	for {
-		select {
-		case <-time.After(l.cfg.Expiry / 4):
-		case <-ctx.Done():
+		if l.cfg.Clock.Wait(ctx, l.cfg.Expiry/4) != nil {
 			return nil
 		}
 		err := l.renew(ctx)
@@ -234,7 +254,7 @@ func (l *Lease) Keep(ctx context.Context) error {
 func (l *Lease) renew(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ctx, cancel := context.WithDeadline(ctx, l.renewed.Add(l.cfg.Expiry))
+	ctx, cancel := l.cfg.Clock.Until(ctx, l.renewed.Add(l.cfg.Expiry))
 	defer cancel()
 	o := l.owner
 	o.Serial++
@@ -264,7 +284,7 @@ func (l *Lease) RaiseTo(ctx context.Context, epoch uint64) error { return l.rais
 func (l *Lease) raise(ctx context.Context, least uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.Expiry)
+	bounded, cancel := l.cfg.Clock.Until(ctx, l.cfg.Clock.Now().Add(l.cfg.Expiry))
 	defer cancel()
 	l.owner.Epoch = max(l.owner.Epoch, max(least, 1)-1)
 	if err := l.next(bounded); err != nil {

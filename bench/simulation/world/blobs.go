@@ -188,8 +188,8 @@ func (s *blobService) replace() {
 		return
 	}
 	f := old[w.rng.IntN(len(old))]
-	if !w.process.forgot(f.id) {
-		return
+	if p := w.owner(); p == nil || !p.quiet() || w.ledger.needs(w.objects(), f.id) {
+		return // a recovery would read it again
 	}
 	w.fault(BlobReplaced, f.id.Path)
 	for _, i := range f.tuples {

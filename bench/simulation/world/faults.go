@@ -28,12 +28,7 @@ func (w *World) again(k Kind) {
 
 // strike lets one fault happen, if there is something that it can happen to.
 func (w *World) strike(k Kind) {
-	p := w.process
 	switch k {
-	case HubRedelivered:
-		if p.up && !p.frozen {
-			p.stolen(w.rng.IntN(w.plan.Partitions))
-		}
 	case HubExpired:
 		w.hub.expire()
 	case BlobReplaced:
@@ -50,16 +45,10 @@ func (w *World) strike(k Kind) {
 	case DropOfNothing:
 		w.fault(k, "")
 		_ = w.target.server.DropPartition("flows", "19700101")
-	case PowerLost:
-		w.fault(k, "")
-		w.disk.powerLoss()
-		p.kill()
-	case DiskFull:
-		w.fault(k, "")
-		w.disk.disk.Fill(true)
-		w.after(between(w.rng, time.Second, time.Minute), func() { w.disk.disk.Fill(false) })
-	case FileFlipped, FileCut:
-		w.disk.damage(k)
+	case PowerLost, DiskFull, FileFlipped, FileCut:
+		if w.plan.Instances == 0 {
+			w.strikeDisk(k)
+		}
 	case ClockJumped, ClockDrifted:
 		w.turn(k)
 	default:
@@ -67,12 +56,34 @@ func (w *World) strike(k Kind) {
 	}
 }
 
+func (w *World) strikeDisk(k Kind) {
+	switch k {
+	case PowerLost:
+		w.fault(k, "")
+		w.disk.powerLoss()
+		w.processes[0].kill()
+	case DiskFull:
+		w.fault(k, "")
+		w.disk.disk.Fill(true)
+		w.after(between(w.rng, time.Second, time.Minute), func() { w.disk.disk.Fill(false) })
+	default:
+		w.disk.damage(k)
+	}
+}
+
 func (w *World) strikeProcess(k Kind) {
-	p := w.process
-	if !p.up || p.frozen {
+	p := w.processes[w.rng.IntN(len(w.processes))]
+	if o := w.owner(); o != nil && w.rng.IntN(3) > 0 {
+		p = o
+	}
+	if !p.alive || p.frozen {
 		return
 	}
 	switch k {
+	case HubRedelivered:
+		if p.up {
+			p.stolen(w.rng.IntN(w.plan.Partitions))
+		}
 	case ProcessKilled:
 		w.fault(k, p.name)
 		p.kill()
@@ -82,22 +93,24 @@ func (w *World) strikeProcess(k Kind) {
 		w.fault(k, p.name)
 		p.freeze()
 	case ProcessStopped:
-		if !p.draining {
+		if p.up && !p.draining {
 			w.fault(k, p.name)
 			p.run(func() { p.drain(false) })
 		}
 	case MemoryShort:
-		w.fault(k, p.name)
-		p.run(p.pressed)
+		if p.up {
+			w.fault(k, p.name)
+			p.run(p.pressed)
+		}
 	default:
 		panic("BUG: nobody strikes with " + k.String())
 	}
 }
 
-// turn sets the wall clock of the process's machine wrong, or right again.
+// turn sets the wall clock of a process's machine wrong, or right again.
 func (w *World) turn(k Kind) {
 	w.fault(k, "")
-	c := &w.process.clock
+	c := &w.processes[w.rng.IntN(len(w.processes))].clock
 	if k == ClockDrifted {
 		c.offset += time.Duration(c.drift * float64(w.now-c.since))
 		c.offset = min(max(c.offset, -24*time.Hour), 24*time.Hour)

@@ -83,25 +83,40 @@ func (p *process) Write(id int, a shard.Action, do engine.Deed) {
 // write does the first of a shard's writes, then the next.
 func (p *process) write(id int, wait time.Duration, tries int) {
 	p.after(wait, func() {
-		first := p.writes[id][0]
-		ev, err := first.do()
-		if err != nil {
-			p.write(id, min(100*time.Millisecond<<min(tries, 10), 10*time.Second), tries+1)
+		if p.writing {
+			// Another shard writes, and may hold one of the ledger's locks at a pause.
+			p.write(id, time.Millisecond, tries)
 			return
 		}
-		if m, ok := first.action.(shard.WriteManifest); ok {
-			if _, written := ev.(shard.ManifestWritten); written {
-				p.w.ledger.add(m.Manifest)
+		p.writing = true
+		first := p.writes[id][0]
+		var ev shard.Event
+		var err error
+		p.routine(func() { ev, err = first.do() }, func() {
+			p.writing = false
+			if err != nil {
+				p.write(id, min(100*time.Millisecond<<min(tries, 10), 10*time.Second), tries+1)
+				return
 			}
-		}
-		if p.writes[id] = p.writes[id][1:]; len(p.writes[id]) > 0 {
-			p.write(id, p.w.delay(5*time.Millisecond), 0)
-		}
-		p.point("written")
-		if ev != nil {
-			p.step(id, ev)
-		}
+			p.written(id, first, ev)
+		})
 	})
+}
+
+// written: the first of a shard's writes was done.
+func (p *process) written(id int, first write, ev shard.Event) {
+	if m, ok := first.action.(shard.WriteManifest); ok {
+		if _, written := ev.(shard.ManifestWritten); written {
+			p.w.ledger.add(m.Manifest)
+		}
+	}
+	if p.writes[id] = p.writes[id][1:]; len(p.writes[id]) > 0 {
+		p.write(id, p.w.delay(5*time.Millisecond), 0)
+	}
+	p.point("written")
+	if ev != nil {
+		p.step(id, ev)
+	}
 }
 
 // takeChunks passes chunks on while the shard has room, one read after the other.
@@ -196,16 +211,4 @@ func (p *process) saveMarks() {
 			p.w.hub.saved[i] = low + 1
 		}
 	}
-}
-
-// sweep lists from time to time.
-func (p *process) sweep() {
-	p.after(p.w.plan.Sweep, func() {
-		if !p.draining {
-			_ = p.pass(p.sweeper.Pass) // it goes on at the next pass
-		}
-		if p.up {
-			p.sweep()
-		}
-	})
 }

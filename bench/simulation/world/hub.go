@@ -74,7 +74,9 @@ func (h *hub) send(m message) {
 		m.at = w.now
 		h.partitions[to].messages = append(h.partitions[to].messages, m)
 		w.say("event", m.file.id.Path, int64(to), m.length)
-		w.process.woken(to)
+		for _, p := range w.processes {
+			p.woken(to)
+		}
 	}
 	h.under = append(h.under, send)
 	w.after(delay, send)

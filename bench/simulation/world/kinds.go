@@ -42,6 +42,9 @@ const (
 	ClockJumped
 	ClockDrifted
 	MemoryShort
+	StoreFailed
+	StoreUnanswered
+	LateOwner
 	kinds
 )
 
@@ -56,6 +59,7 @@ var kindNames = [kinds]string{
 	ProcessKilled: "process_killed", ProcessKilledInside: "process_killed_inside", ProcessFrozen: "process_frozen", ProcessStopped: "process_stopped",
 	PowerLost: "power_lost", DiskFull: "disk_full", DiskError: "disk_error", FileFlipped: "file_flipped", FileCut: "file_cut",
 	ClockJumped: "clock_jumped", ClockDrifted: "clock_drifted", MemoryShort: "memory_short",
+	StoreFailed: "store_failed", StoreUnanswered: "store_unanswered", LateOwner: "late_owner",
 }
 
 // String names the kind as the summary does.

@@ -2,6 +2,7 @@ package world
 
 import (
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/bench/simulation/disk"
 )
@@ -24,6 +25,9 @@ func newMachine(w *World) *machine { return &machine{w: w, disk: disk.New()} }
 func (m *machine) mount(p *process) *disk.Mount {
 	return m.disk.Mount(func(op disk.Op) disk.Verdict {
 		p.point(op.Kind)
+		if m.w.rng.IntN(8) == 0 {
+			p.pause(between(m.w.rng, 0, 10*time.Millisecond))
+		}
 		if m.w.hit(DiskError) {
 			return disk.FailsIO
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/operators/window"
+	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/shard"
 )
 
@@ -19,6 +20,8 @@ type Plan struct {
 	Tuples     int           // of a record, at most
 	Partitions int           // of the hub
 	Shards     int
+	Instances  int           // that share a ledger; 0: one, with a folder
+	Expiry     time.Duration // of an owner
 	Core       shard.Config
 	Chunk      int64 // bytes of a read
 	Tries      int   // of a request for a blob
@@ -39,6 +42,7 @@ var rates = map[Kind]float64{
 	BlobMissing: 0.05, BlobThrottled: 0.4, BlobCut: 0.5, BlobGrewInRead: 0.3, ListingFailed: 0.3,
 	InsertRefused: 0.3, InsertUnsent: 0.2, InsertUnanswered: 0.2, InsertLate: 0.2, InsertKilled: 0.05, InsertSlow: 0.2,
 	QuestionFailed: 0.4, TupleMalformed: 0.1, DiskError: 0.002,
+	StoreFailed: 0.03, StoreUnanswered: 0.03,
 }
 
 // gaps are the shortest mean times between faults that come by themselves.
@@ -62,6 +66,10 @@ func draw(rng *rand.Rand) Plan {
 	}
 	if rng.IntN(4) == 0 {
 		p.Quiet = between(rng, 0, 24*time.Hour)
+	}
+	if rng.IntN(5) < 2 {
+		p.Instances, p.Expiry = 1+rng.IntN(3), between(rng, ledger.MinExpiry, 40*time.Second).Truncate(time.Millisecond)
+		p.Quiet = min(p.Quiet, time.Hour)
 	}
 	p.core(rng)
 	p.windows(rng)

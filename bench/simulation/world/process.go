@@ -1,16 +1,13 @@
 package world
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"time"
 
 	"github.com/millrace/millrace/bench/simulation/disk"
-	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
-	"github.com/millrace/millrace/pipeline/blob"
-	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/shard"
@@ -25,20 +22,28 @@ type killed struct{}
 type process struct {
 	w     *World
 	name  string
-	life  int // rises with every end: what was begun before does not come back
-	up    bool
 	clock clock
 
-	frozen  bool
-	backlog []func() // what happens when it is woken
-	fuse    int      // it dies at this point of its own doing; 0: it does not
+	alive bool // there is a process
+	up    bool // ... which runs an engine
+	body  int  // rises with every process
+	life  int  // rises with every engine: what was begun before does not come back
 
-	mount   *disk.Mount
+	frozen   bool
+	backlog  []func() // what happens when it is woken
+	fuse     int      // it dies at this point of its own doing; 0: it does not
+	routines []*routine
+	running  *routine // the one that runs now
+
+	mount   *disk.Mount   // where the ledger is a folder
+	lease   *ledger.Lease // where it is shared
+	epoch   uint64
 	engine  *engine.ByHand
 	sweeper *listing.Source
 	writes  [][]write // of each shard to the ledger, in order
-	reads   [][]read  // of each shard, whose chunks wait
-	next    []int64   // message of each partition
+	writing bool
+	reads   [][]read // of each shard, whose chunks wait
+	next    []int64  // message of each partition
 	marks   []*lowwater.Tracker[int64]
 
 	failures int // starts in a row that went wrong
@@ -46,8 +51,6 @@ type process struct {
 	draining bool
 	drained  bool
 }
-
-func newProcess(w *World) *process { return &process{w: w, name: "p"} }
 
 // point is a place where the process can die.
 func (p *process) point(string) {
@@ -69,8 +72,7 @@ func (p *process) run(f func()) {
 		switch r := recover(); r.(type) {
 		case nil:
 		case killed:
-			p.end()
-			p.restart()
+			p.kill()
 		default:
 			panic(r)
 		}
@@ -94,14 +96,22 @@ func (p *process) resume(life int, f func()) {
 	}
 }
 
-// end is the end of a life, whatever its cause.
+// end is the end of a process, whatever its cause.
 func (p *process) end() {
-	p.life++
-	p.up, p.frozen, p.backlog, p.fuse, p.draining = false, false, nil, 0, false
+	p.body++
+	p.alive, p.frozen, p.backlog, p.fuse, p.lease = false, false, nil, 0, nil
+	p.quit()
 	if p.mount != nil {
 		p.mount.Unmount()
 	}
 	p.w.say("ended", p.name)
+}
+
+// quit is the end of an engine.
+func (p *process) quit() {
+	p.life++
+	p.up, p.draining, p.writing = false, false, false
+	p.unwind()
 }
 
 func (p *process) kill() {
@@ -111,9 +121,9 @@ func (p *process) kill() {
 
 // restart is what a supervisor does.
 func (p *process) restart() {
-	life := p.life
+	body := p.body
 	p.w.after(between(p.w.rng, 500*time.Millisecond, 10*time.Second), func() {
-		if p.life == life {
+		if p.body == body && !p.alive {
 			p.start()
 		}
 	})
@@ -122,25 +132,42 @@ func (p *process) restart() {
 // temporary matches names that differ from run to run.
 var temporary = regexp.MustCompile(`[0-9]+-[0-9]+\.tmp`)
 
-// exit is an end of its own accord.
+// exit is an end of its own accord. The owner of a shared ledger who met the traces of
+// an older one goes on under the next epoch.
 func (p *process) exit(err error) {
-	p.w.say("exit", temporary.ReplaceAllString(err.Error(), "TEMPORARY"))
-	if !p.up {
+	p.w.say("exit", p.name+": "+temporary.ReplaceAllString(err.Error(), "TEMPORARY"))
+	if p.up && p.lease != nil && errors.Is(err, pipeline.ErrFenced) {
+		p.raise()
+		return
+	}
+	if !p.up && !errors.Is(err, pipeline.ErrFenced) {
 		p.failures++
 		p.last = err
 		if p.w.disk.restore() {
 			p.failures = 0
 		}
 	}
-	p.end()
-	p.restart()
+	p.kill()
+}
+
+// raise takes the next epoch and opens the engine again.
+func (p *process) raise() {
+	p.quit()
+	var err error
+	p.routine(func() { err = p.lease.Raise(p.w.ctx) }, func() {
+		if err != nil {
+			p.exit(err)
+			return
+		}
+		p.open()
+	})
 }
 
 func (p *process) freeze() {
 	p.frozen = true
-	life := p.life
+	body := p.body
 	p.w.after(between(p.w.rng, time.Second, 5*time.Minute), func() {
-		if p.life == life {
+		if p.body == body {
 			p.thaw()
 		}
 	})
@@ -152,75 +179,61 @@ func (p *process) thaw() {
 		return
 	}
 	p.w.say("thaw", p.name)
+	if now := p.w.owner(); p.up && now != nil && now != p {
+		p.w.fault(LateOwner, p.name)
+	}
 	p.frozen = false
 	backlog := p.backlog
 	p.backlog = nil
+	slow := between(p.w.rng, 0, 3*time.Second)
 	for _, f := range backlog {
-		p.after(between(p.w.rng, 0, 10*time.Millisecond), f)
+		p.after(between(p.w.rng, 0, slow), f)
 	}
 }
 
-// start begins a new life.
+// start begins a new process.
 func (p *process) start() {
-	p.w.say("start", p.name, int64(p.life))
-	p.run(func() {
-		if err := p.open(); err != nil {
+	p.w.say("start", p.name, int64(p.body))
+	p.alive = true
+	p.run(p.open)
+}
+
+// open begins a new engine.
+func (p *process) open() {
+	var err error
+	p.routine(func() { err = p.assemble() }, func() {
+		if err != nil {
 			p.exit(err)
 			return
 		}
-		p.up, p.failures = true, 0
-		for id := range p.engine.Shards() {
-			p.step(id, shard.Tick{})
-		}
-		p.tick()
-		p.listen()
-		p.sweep()
+		p.began()
 	})
 }
 
-func (p *process) open() error {
-	w := p.w
-	p.mount = w.disk.mount(p)
-	store, err := ledger.OpenDirectoryOn(p.mount, state)
-	if err != nil {
-		return err
+// began: the engine is there.
+func (p *process) began() {
+	p.up, p.failures = true, 0
+	p.w.say("up", p.name)
+	if p.lease != nil {
+		var err error
+		p.routine(func() { err = p.lease.Keep(p.w.ctx) }, func() {
+			p.w.say("lost", p.name+": "+fmt.Sprint(err))
+			p.kill()
+		})
 	}
-	fresh := ledger.Info{Shards: w.plan.Shards, Created: w.epoch, Start: w.epoch.Add(-time.Hour)}
-	book, err := ledger.Open(w.ctx, store, fresh, ledger.OneLedger(1))
-	if err != nil {
-		return err
+	for id := range p.engine.Shards() {
+		if p.up {
+			p.step(id, shard.Tick{})
+		}
 	}
-	w.ledger.adopt(w.disk)
-	shards := book.Info().Shards
-	p.writes, p.reads = make([][]write, shards), make([][]read, shards)
-	p.engine, err = engine.NewByHand(w.ctx, engine.Config{Shard: w.plan.Core, Tick: w.plan.Tick}, p.parts(book), p)
-	if err != nil {
-		return err
+	if p.up {
+		p.listen()
+		p.sweep()
+		p.tick()
 	}
-	cfg := listing.DefaultConfig(book.Info().Start, listing.Container{Account: account, Container: container})
-	cfg.Interval, cfg.Discover, cfg.Workers, cfg.Now = w.plan.Sweep, 6*w.plan.Sweep, 1, p.now
-	p.sweeper, err = listing.New(cfg, w.blobs)
-	return err
 }
 
 func (p *process) now() time.Time { return p.clock.time(p.w) }
-
-func (p *process) parts(book *ledger.Ledger) engine.Parts {
-	cfg := blob.DefaultConfig(decode.SplitRecords)
-	cfg.ChunkBytes, cfg.MaxTries = p.w.plan.Chunk, p.w.plan.Tries
-	cfg.BackoffMin, cfg.BackoffMax, cfg.RetryAfterMax = 1, 1, 1
-	reader, err := blob.New(cfg, p.w.blobs)
-	if err != nil {
-		panic(err)
-	}
-	return engine.Parts{
-		Ledger: book, Reader: reader, Checkpoints: sink{p}, Sinks: []engine.NamedSink{{Sink: sink{p}}}, Now: p.now,
-		Operators: func() ([]pipeline.Operator, error) {
-			op, err := window.New(p.w.plan.Windows, nil)
-			return []pipeline.Operator{op}, err
-		},
-	}
-}
 
 // step passes an event to a shard, then does what follows from it at once.
 func (p *process) step(id int, ev shard.Event) {
@@ -241,7 +254,7 @@ func (p *process) flush(id int) {
 	}
 }
 
-// finished: all shards have drained.
+// finished: if all shards have drained, the process ends.
 func (p *process) finished() {
 	for id := range p.engine.Shards() {
 		if stopped, err := p.engine.Stopped(id); !stopped || err != nil {
@@ -249,13 +262,19 @@ func (p *process) finished() {
 		}
 	}
 	p.saveMarks()
-	p.drained = true
 	p.w.say("drained", p.name)
-	p.end()
-	if !p.w.settling {
-		p.drained = false
-		p.restart()
+	if p.w.settling {
+		p.drained = true
+		p.end()
+		return
 	}
+	lease := p.lease
+	p.quit()
+	if lease == nil {
+		p.kill()
+		return
+	}
+	p.routine(func() { _ = lease.Release(p.w.ctx) }, p.kill) // or the next owner waits
 }
 
 // tick lets the shards look at the clock, often while they have something to do.
@@ -291,62 +310,4 @@ func (p *process) quiet() bool {
 		}
 	}
 	return true
-}
-
-// forgot says that no recovery will read the blob again.
-func (p *process) forgot(id pipeline.BlobID) bool {
-	return p.quiet() && !p.w.ledger.needs(p.w.disk, id)
-}
-
-// drain is the soft stop of the engine; with endOfInput after a last look at
-// everything.
-func (p *process) drain(endOfInput bool) {
-	p.draining = true
-	if endOfInput {
-		if err := p.pass(p.sweeper.Sweep); err != nil {
-			p.draining = false
-			return
-		}
-	}
-	for id := range p.engine.Shards() {
-		p.step(id, shard.Drain{EndOfInput: endOfInput})
-		if !p.up {
-			return
-		}
-	}
-}
-
-// pressed: a read waits for memory.
-func (p *process) pressed() {
-	for id := range p.engine.Shards() {
-		if p.up {
-			p.step(id, shard.Pressure{})
-		}
-	}
-}
-
-// pass lists once and passes on what was found.
-func (p *process) pass(list func(context.Context, func(context.Context, pipeline.Delivery) error) error) error {
-	var found []pipeline.Delivery
-	err := list(p.w.ctx, func(_ context.Context, d pipeline.Delivery) error {
-		found = append(found, d)
-		return nil
-	})
-	for _, d := range found {
-		if !p.up {
-			return errors.New("ended")
-		}
-		p.emit(d)
-	}
-	return err
-}
-
-// emit passes a delivery to the engine.
-func (p *process) emit(d pipeline.Delivery) {
-	_ = p.engine.Emit(p.w.ctx, d) // it has no reason to fail: nobody cancels
-	for id := range p.engine.Shards() {
-		if p.up {
-			p.flush(id)
-		}
-	}
 }

@@ -1,7 +1,9 @@
 package world
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,32 +22,57 @@ func (w *World) settle() {
 	w.blobs.away, w.target.away = 0, 0
 	w.disk.disk.Fill(false)
 	w.target.server.Restart()
-	w.process.clock, w.process.fuse = clock{}, 0
-	w.process.thaw()
+	for _, p := range w.processes {
+		p.clock, p.fuse = clock{}, 0
+		p.thaw()
+	}
 	w.hub.flush()
 	began := w.now
 	w.finish()
-	for !w.process.drained && w.now-began < 30*time.Minute && w.process.failures < 20 {
+	for !w.drained() && w.book.Unstartable == "" {
 		if at, ok := w.due.next(); !ok || at > began+30*time.Minute {
 			break
 		}
 		w.step()
 	}
-	w.book.Drained, w.book.DrainMS = w.process.drained, (w.now - began).Milliseconds()
-	if w.process.failures >= 20 {
-		w.book.Unstartable = w.process.last.Error()
-	}
+	w.book.Drained, w.book.DrainMS = w.drained(), (w.now - began).Milliseconds()
 	w.until(w.now + 5*time.Minute)
+	for _, p := range w.processes {
+		p.end()
+	}
 }
 
-// finish asks the process again and again to come to its end, once it has read what the
-// hub has.
+// drained says whether the pipeline has come to its end.
+func (w *World) drained() bool {
+	return slices.ContainsFunc(w.processes, func(p *process) bool { return p.drained })
+}
+
+// owner gives the process that owns the ledger now, nil when none does.
+func (w *World) owner() *process {
+	var owner *process
+	for _, p := range w.processes {
+		if p.up && (owner == nil || p.epoch > owner.epoch) {
+			owner = p
+		}
+	}
+	return owner
+}
+
+// finish asks the owner again and again to come to its end, once it has read what the hub
+// has.
 func (w *World) finish() {
-	p := w.process
-	if p.drained {
+	if w.drained() {
+		for _, p := range w.processes {
+			p.end()
+		}
 		return
 	}
-	if p.up && !p.draining && w.hub.read(p) {
+	for _, p := range w.processes {
+		if p.failures >= 20 {
+			w.book.Unstartable = p.last.Error()
+		}
+	}
+	if p := w.owner(); p != nil && !p.draining && w.hub.read(p) {
 		p.run(func() { p.drain(true) })
 	}
 	w.after(time.Second, w.finish)
@@ -81,31 +108,45 @@ func (m manifests) add(one pipeline.Manifest) {
 	}
 }
 
-// each reads the manifests that are on the disk.
-func (m manifests) each(on *machine, visit func(pipeline.Manifest)) {
-	for _, name := range on.disk.Files(state) {
+// each reads the manifests among the objects of a ledger.
+func (m manifests) each(objects map[string][]byte, visit func(pipeline.Manifest)) {
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		if !strings.Contains(name, "/m/") || strings.HasSuffix(name, ".tmp") {
 			continue
 		}
-		data, _ := on.disk.Read(name)
-		_, body, _ := strings.Cut(string(data), "\n")
+		_, body, _ := bytes.Cut(objects[name], []byte("\n"))
 		var one pipeline.Manifest
-		if json.Unmarshal([]byte(body), &one) == nil {
+		if json.Unmarshal(body, &one) == nil {
 			visit(one)
 		}
 	}
 }
 
-// adopt notes what a new life has found.
-func (m manifests) adopt(on *machine) { m.each(on, m.add) }
+// adopt notes what a new owner has found.
+func (m manifests) adopt(objects map[string][]byte) { m.each(objects, m.add) }
 
 // needs says whether some manifest that is there names the blob.
-func (m manifests) needs(on *machine, id pipeline.BlobID) bool {
+func (m manifests) needs(objects map[string][]byte, id pipeline.BlobID) bool {
 	needed := false
-	m.each(on, func(one pipeline.Manifest) {
+	m.each(objects, func(one pipeline.Manifest) {
 		needed = needed || slices.ContainsFunc(one.Units, func(u pipeline.Unit) bool { return u.Blob == id })
 	})
 	return needed
+}
+
+// objects gives what the ledger holds, seen from outside.
+func (w *World) objects() map[string][]byte {
+	all := map[string][]byte{}
+	for name, o := range w.shared.objects {
+		all[name] = o.data
+	}
+	for _, name := range w.disk.disk.Files(state) {
+		all[name], _ = w.disk.disk.Read(name)
+	}
+	if w.disk.outstanding() {
+		all[w.disk.damaged] = w.disk.whole
+	}
+	return all
 }
 
 func (m manifests) batches() []audit.Batch {

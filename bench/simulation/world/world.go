@@ -69,11 +69,12 @@ type World struct {
 	settling bool // ... and the pipeline is to finish
 	count    [kinds]int
 
-	blobs   *blobService
-	hub     *hub
-	target  *target
-	disk    *machine
-	process *process
+	blobs     *blobService
+	hub       *hub
+	target    *target
+	disk      *machine
+	shared    *shared
+	processes []*process
 
 	book   audit.Book
 	ledger manifests
@@ -116,10 +117,15 @@ func (w *World) build() {
 	w.epoch = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC).Add(hour + between(w.rng, 0, time.Hour))
 	w.blobs, w.hub, w.target, w.disk = newBlobs(w), newHub(w), newTarget(w), newMachine(w)
 	w.ledger = manifests{}
-	w.process = newProcess(w)
+	w.shared = newShared(w)
+	for i := range max(1, w.plan.Instances) {
+		w.processes = append(w.processes, &process{w: w, name: fmt.Sprint("p", i)})
+	}
 	w.faulty = true
 	w.blobs.begin()
-	w.process.start()
+	for _, p := range w.processes {
+		p.start()
+	}
 	w.schedule()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type Source struct {
 	memory     memory
 	count      counters
 	renewed    chan Config // at most one, that Run has not taken yet
+	looked     time.Time   // beginning of the last pass
 }
 
 var _ pipeline.Source = (*Source)(nil)
@@ -42,6 +44,7 @@ type state struct {
 type root struct {
 	prefix string
 	next   time.Time // the first hour that has not been listed for the last time
+	before time.Time // where next stood when the wall clock was set ahead; zero: it was not
 }
 
 // New checks the configuration; zero values mean the defaults. It does no I/O.
@@ -148,6 +151,7 @@ type emitError struct{ error }
 
 // pass walks the folders if it is time, then lists every root's hours.
 func (s *Source) pass(ctx context.Context, now time.Time, emit func(context.Context, pipeline.Delivery) error) (*faults, error) {
+	s.heed(now)
 	s.memory.forget(now.Add(-rememberFor))
 	var (
 		mu    sync.Mutex
@@ -202,6 +206,45 @@ func (s *Source) pass(ctx context.Context, now time.Time, emit func(context.Cont
 		return nil, err
 	}
 	return &found, err
+}
+
+// stepLimit is how far the wall clock may move against the time that passed before it
+// counts as set.
+const stepLimit = time.Minute
+
+// heed looks whether the wall clock was set since the last pass. While it is ahead,
+// hours seem settled that still grow; once it is set back they are listed again.
+func (s *Source) heed(now time.Time) {
+	last := s.looked
+	if s.looked = now; last.IsZero() {
+		return
+	}
+	switch step := now.Round(0).Sub(last.Round(0)) - now.Sub(last); {
+	case step > stepLimit:
+		for _, r := range s.roots() {
+			if r.before.IsZero() {
+				r.before = r.next
+			}
+		}
+	case step < -stepLimit:
+		for _, r := range s.roots() {
+			if r.before.IsZero() {
+				r.before = s.start // it was ahead from the beginning
+			}
+			if r.before.Before(r.next) {
+				r.next = r.before
+			}
+			r.before = time.Time{}
+		}
+	}
+}
+
+func (s *Source) roots() []*root {
+	var all []*root
+	for _, c := range s.containers {
+		all = slices.AppendSeq(all, maps.Values(c.roots))
+	}
+	return all
 }
 
 // discover walks the folders down to the years. A walk that saw everything also
