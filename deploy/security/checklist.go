@@ -88,7 +88,7 @@ var Checklist = []Line{
 		Tests: []string{
 			"pipeline/secret.TestNoWayOfPrintingShowsIt", "pipeline/blob.TestErrorsHoldNoSecret", "pipeline/blob.TestIdentityErrorsAreScrubbed", "pipeline/blob.TestAccountFaultsAreReportedAtOnce",
 			"sinks/clickhouse.TestSecretIsNeverShown", "sinks/clickhouse.TestPasswordTravelsInAHeaderOnly", "cmd/internal/assembly.TestFaultsShowNoSecret", "cmd/internal/config.TestCheckSecrets",
-			"cmd/internal/identity.TestRefusals", "sinks/kafka.TestLogin", "pipeline/source/kafka.TestLogin",
+			"cmd/internal/identity.TestRefusals", "sinks/kafka.TestLogin", "pipeline/source/kafka.TestLogin", "cmd/millrace.TestNoCommandShowsASecret",
 		},
 	},
 	{
@@ -101,11 +101,11 @@ var Checklist = []Line{
 	},
 	{
 		ID: "S15", Rule: "The rights that are needed are documented, and enough.",
-		Tests: []string{"sinks/clickhouse.TestUsersOfEveryKind", "sinks/clickhouse.TestExamineBeforeSetup"},
+		Tests: []string{"sinks/clickhouse.TestLeastRightsAreEnough", "sinks/clickhouse.TestUsersOfEveryKind", "sinks/clickhouse.TestExamineBeforeSetup"},
 	},
 	{
 		ID: "S16", Rule: "Identifiers of SQL are plain words in backquotes; values never become statements.",
-		Tests: []string{"schemas.FuzzIdentifier", "schemas.FuzzQuoteString", "sinks/clickhouse.TestProbeQuotesHostileMACs"},
+		Tests: []string{"schemas.FuzzIdentifier", "schemas.FuzzQuoteString", "sinks/clickhouse.TestProbeQuotesHostileMACs", "cmd/internal/config.TestHostileIdentifiers", "cmd/millrace.TestHostileArgumentsStayValues"},
 	},
 	{ID: "S17", Rule: "Queries of the console are read-only and bounded.", Later: console},
 	{ID: "S18", Rule: "The console asks who somebody is, on every route.", Later: console},
@@ -125,7 +125,7 @@ var Checklist = []Line{
 	},
 	{
 		ID: "S24", Rule: "Directories of blobs are never left, by links, names or races.",
-		Tests: []string{"pipeline/blob.TestDirectoryKeepsToItsFiles", "pipeline/blob.TestDirectoryNames"},
+		Tests: []string{"pipeline/blob.TestDirectoryKeepsToItsFiles", "pipeline/blob.TestDirectoryNames", "pipeline/blob.TestDirectoryRace", "pipeline/blob.TestFiftyHostileNames"},
 	},
 	{
 		ID: "S25", Rule: "State is its owner's alone, whatever the umask; a folder that others may write to is refused.",
@@ -157,10 +157,10 @@ var Checklist = []Line{
 	},
 	{
 		ID: "S32", Rule: "A panic over input costs one record; one in the ledger ends the program.",
-		Tests: []string{"pipeline/decode.TestPanicIsContained", "deploy/security.TestFewPlacesMayDoMore"},
+		Tests: []string{"pipeline/decode.TestPanicIsContained", "pipeline/engine.TestPanicInTheLedgerEndsTheProgram", "deploy/security.TestFewPlacesMayDoMore"},
 	},
 	{
 		ID: "S33", Rule: "Every call to a service has a limit of time, but for an INSERT, which has a watchdog.",
-		Tests: []string{"deploy/security.TestClientsAndServersHaveLimits", "sinks/clickhouse.TestWatch", "sinks/clickhouse.TestWatchCutsOffAnInsert", "pipeline/blob.TestIdleAndSlowBodies"},
+		Tests: []string{"deploy/security.TestClientsAndServersHaveLimits", "sinks/clickhouse.TestWatch", "sinks/clickhouse.TestWatchCutsOffAnInsert", "sinks/clickhouse.TestSilentServerHoldsNobody", "pipeline/blob.TestIdleAndSlowBodies", "pipeline/source/eventhubs.TestUnreachable"},
 	},
 }

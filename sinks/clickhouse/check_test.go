@@ -76,8 +76,20 @@ const users = `<clickhouse>
   <odd><password>odd</password><networks><ip>127.0.0.1</ip></networks><profile>odd</profile><quota>default</quota></odd>
   <poor><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
     <grants><query>GRANT SELECT ON *.*</query></grants></poor>
+  <least><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+    <grants>
+      <query>GRANT SELECT, INSERT, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, ALTER ON test_*.*</query><query>GRANT TABLE ENGINE ON Atomic, TABLE ENGINE ON MergeTree, TABLE ENGINE ON ReplacingMergeTree</query>` + grantsOfSystem + `
+    </grants></least>
+  <lander><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+    <grants><query>GRANT SELECT, INSERT ON test_*.*</query>` + grantsOfSystem + `</grants></lander>
 </users>
 </clickhouse>`
+
+// grantsOfSystem are the tables of system that the sink reads.
+const grantsOfSystem = `
+      <query>GRANT SELECT ON system.processes</query><query>GRANT SELECT ON system.parts</query><query>GRANT SELECT ON system.settings</query>
+      <query>GRANT SELECT ON system.merge_tree_settings</query><query>GRANT SELECT ON system.tables</query><query>GRANT SELECT ON system.columns</query>
+      <query>GRANT SELECT ON system.databases</query>`
 
 // strangeServer starts a server with those users beside its own, and gives a
 // configuration for "admin" and a database that is set up.

@@ -105,7 +105,7 @@ func (c *httpWire) exec(ctx context.Context, database, sql string, settings []st
 	if err != nil {
 		return "", withoutURL(err)
 	}
-	return answer(resp)
+	return c.answer(resp)
 }
 
 // parameters are the URL's: the database, "" for the user's default, and settings.
@@ -149,12 +149,12 @@ func (c *httpWire) send(ctx context.Context, params url.Values, body io.Reader) 
 	if err != nil {
 		return out, withoutURL(err)
 	}
-	text, err := answer(resp)
+	text, err := c.answer(resp)
 	out.written = writtenRows(resp.Header)
 	if err == nil && text != "" {
 		// An INSERT answers nothing. Text behind a good status is an exception that
 		// came after the headers, or the page of something in between.
-		err = fmt.Errorf("unexpected text in the answer: %s", shorten(text))
+		err = fmt.Errorf("unexpected text in the answer: %s", shorten(c.masked(text)))
 	}
 	return out, err
 }
@@ -174,18 +174,32 @@ func writtenRows(h http.Header) int64 {
 	return n
 }
 
-// answer reads a response to its end.
-func answer(resp *http.Response) (string, error) {
+// answer reads a response to its end. Something in between that sends back what it
+// was sent does not get our password into an error.
+func (c *httpWire) answer(resp *http.Response) (string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if code := resp.Header.Get("X-ClickHouse-Exception-Code"); code != "" || resp.StatusCode != http.StatusOK {
 		n, _ := strconv.Atoi(code) // No number, no code: 0 says so.
-		return "", &ServerError{Code: n, Status: resp.StatusCode, Text: shorten(string(body))}
+		return "", &ServerError{Code: n, Status: resp.StatusCode, Text: shorten(c.masked(string(body)))}
 	}
 	if err != nil {
 		return "", fmt.Errorf("read answer: %w", err)
 	}
+	if strings.Contains(strings.ToLower(string(body)), passwordHeader) {
+		return "", errors.New("the answer is what we sent, with our password: is this a ClickHouse?")
+	}
 	return string(body), nil
+}
+
+// passwordHeader is the header of the password, in lower case.
+const passwordHeader = "x-clickhouse-key"
+
+func (c *httpWire) masked(text string) string {
+	if password := c.login.secret(); !password.IsZero() {
+		return strings.ReplaceAll(text, password.Reveal(), password.String())
+	}
+	return text
 }
 
 // withoutURL takes the request's URL out of an error: it holds the statement.
@@ -240,7 +254,16 @@ func (h headerAuth) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.URL.User = nil
 	h.c.authenticate(req.Header)
-	return h.next.RoundTrip(req)
+	resp, err := h.next.RoundTrip(req)
+	if err != nil || resp.StatusCode == http.StatusOK {
+		return resp, err
+	}
+	// clickhouse-go makes an error of all that stands in it.
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // as much as there is
+	_ = resp.Body.Close()
+	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(h.c.masked(string(body)))), -1
+	resp.Header.Del("Content-Length")
+	return resp, nil
 }
 
 // CloseIdleConnections lets clickhouse-go's Close reach the transport: a server that

@@ -69,6 +69,11 @@ func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
 		case 1:
 			w.Header().Set("X-ClickHouse-Exception-Code", "516")
 			w.WriteHeader(http.StatusForbidden)
+		case 2: // as a careless proxy does
+			fmt.Fprint(w, r.Header)
+		case 3:
+			w.WriteHeader(http.StatusBadGateway)
+			fmt.Fprint(w, r.Header)
 		default:
 			panic(http.ErrAbortHandler)
 		}
@@ -84,7 +89,7 @@ func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for m := range int32(3) {
+	for m := range int32(5) {
 		mode.Store(m)
 		for name, call := range map[string]func() error{
 			"Land":  func() error { return s.Land(t.Context(), batch, 1, p) },
@@ -97,9 +102,9 @@ func TestPasswordTravelsInAHeaderOnly(t *testing.T) {
 			"Conn":  func() error { return conn.QueryRow(t.Context(), "SELECT 1").Err() },
 		} {
 			err := call()
-			if err == nil {
+			if err == nil && m != 2 {
 				t.Errorf("%s succeeded", name)
-			} else if strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), "INSERT INTO") {
+			} else if err != nil && (strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), "INSERT INTO")) {
 				t.Errorf("%s: the error holds the password or the URL: %v", name, err)
 			}
 		}

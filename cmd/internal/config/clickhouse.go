@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 
+	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
 )
 
@@ -52,6 +53,10 @@ func (c ClickHouse) Target() (clickhouse.Config, error) {
 // shards. The sink reports the others.
 func (c ClickHouse) check(check func(ok bool, key, format string, args ...any), shards int) {
 	check(c.Database != "", "clickhouse.database", "missing")
+	if c.Database != "" {
+		err := schemas.CheckIdentifier("name", c.Database)
+		check(err == nil, "clickhouse.database", "%v", err)
+	}
 	check(c.URL == "" || len(c.Servers) == 0, "clickhouse.servers", "url is set too: keep one of them")
 	if len(c.Servers) == 0 {
 		err := clickhouse.CheckURL(c.URL)
