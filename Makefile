@@ -163,6 +163,10 @@ check: lint layers test-quick ## Format, lint, layers and unit tests: before eve
 lint: ## gofumpt and golangci-lint
 	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
 
+.PHONY: gosec
+gosec: ## gosec; what is left out, and why: deploy/security/gosec.yml
+	@$(TOOL) golangci-lint run --allow-parallel-runners -c deploy/security/gosec.yml ./...
+
 .PHONY: format
 format: ## Rewrite the sources as gofumpt wants them
 	@$(TOOL) gofumpt -w $$(git ls-files '*.go')
