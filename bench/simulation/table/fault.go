@@ -43,7 +43,8 @@ func (s *Server) Restart() {
 	s.Kill()
 	s.faults = nil
 	for _, t := range s.sorted() {
-		t.log.reload()
+		t.log.load()
+		t.restart()
 	}
 	s.down = false
 }
@@ -62,18 +63,11 @@ func (s *Server) InsertKilledIn(in Insert, number int, at Point) error {
 		return err
 	}
 	t := s.tables[in.Table]
-	for i, p := range in.steps() {
-		if t.log.knows(p.id, s.now, s.life()) {
-			continue
-		}
-		if i >= number && at < AfterPart {
+	for i, p := range in.steps()[:number+1] {
+		if i == number && at < AfterPart {
 			s.half(t, in, p, at)
-			break
-		}
-		t.log.add(p.id, p.Partition, s.now)
-		s.add(t, in, p)
-		if i >= number {
-			break
+		} else {
+			s.write(t, in, p)
 		}
 	}
 	s.Kill()
@@ -82,26 +76,34 @@ func (s *Server) InsertKilledIn(in Insert, number int, at Point) error {
 
 // half leaves what a kill leaves of one part.
 func (s *Server) half(t *contents, in Insert, p step, at Point) {
-	if at != BetweenTokenAndPart {
-		return
-	}
-	if s.options.Replicas > 1 { // One transaction of Keeper: both or none.
-		return
+	block := t.number()
+	if at != BetweenTokenAndPart || s.replicated() || t.log.knows(p.id, s.now, s.life()) {
+		return // Keeper writes token and part at once, or neither.
 	}
 	switch s.options.Tokens {
 	case TokenFirst:
-		t.log.add(p.id, p.Partition, s.now)
+		t.log.add(s.token(p, block))
 	case PartFirst:
-		s.add(t, in, p)
+		s.add(t, in, p, block)
 	case Torn:
-		t.log.torn = t.log.torn || p.id != "" && t.log.window > 0
+		if p.id != "" && t.log.window > 0 {
+			t.log.add(s.token(p, block))
+			t.log.tear()
+		}
 	case None:
+	}
+}
+
+// TearTokens cuts the last record of a table's token log, of a server that is down.
+func (s *Server) TearTokens(table string) {
+	if t := s.tables[table]; t != nil && s.down {
+		t.log.tear()
 	}
 }
 
 // life is how long a token lasts; 0 for ever.
 func (s *Server) life() int64 {
-	if s.options.Replicas > 1 {
+	if s.replicated() {
 		return s.options.TokenLifeMS
 	}
 	return 0
@@ -120,12 +122,7 @@ func (s *Server) PowerLoss(lost func() bool) {
 			}
 		}
 		t.parts = left
-		for i := range t.log.known { // Never synced, whatever the settings; lost from the end.
-			if s.options.Replicas <= 1 && gone() {
-				t.log.known = t.log.known[:i]
-				break
-			}
-		}
+		t.log.lose(gone)
 	}
 }
 

@@ -15,7 +15,7 @@ func (s *Server) epoch(ledger uint16, shard int) uint64 {
 	prefix := fenceKey(ledger, shard)
 	for _, p := range s.tables[fenceTable].parts {
 		for _, row := range p.rows {
-			if text, ours := strings.CutPrefix(row, prefix); ours {
+			if text, ours := strings.CutPrefix(row.row, prefix); ours {
 				n, _ := strconv.ParseUint(text, 10, 64) // Written by Fence.
 				highest = max(highest, n)
 			}
@@ -39,7 +39,8 @@ func (s *Server) Fence(ledger uint16, shard int, epoch uint64) error {
 		return fmt.Errorf("%w: epoch %d is there", ErrFenced, there)
 	}
 	if there < epoch {
-		s.add(s.tables[fenceTable], Insert{}, step{Part: Part{Rows: []Row{fenceKey(ledger, shard) + strconv.FormatUint(epoch, 10)}}})
+		row := fenceKey(ledger, shard) + strconv.FormatUint(epoch, 10)
+		s.write(s.tables[fenceTable], Insert{}, step{Part: Part{Rows: []Row{row}}})
 	}
 	return nil
 }

@@ -44,6 +44,18 @@ const (
 	BeforeAnswer
 )
 
+// full says whether a partition has too many parts, for INSERTs into any.
+func (t *contents) full() bool {
+	counts := map[string]int{}
+	for _, p := range t.parts {
+		counts[p.partition]++
+		if t.limit > 0 && counts[p.partition] >= t.limit {
+			return true
+		}
+	}
+	return false
+}
+
 // run is an INSERT that has read the fence and not yet written.
 type run struct {
 	in Insert
@@ -113,7 +125,8 @@ func (s *Server) take(query string) (Insert, bool) {
 
 // check is what happens before anything is written.
 func (s *Server) check(in Insert, f fault) error {
-	if _, err := s.table(in.Table); err != nil {
+	t, err := s.table(in.Table)
+	if err != nil {
 		return err
 	}
 	if f.err != nil && !f.doubt {
@@ -121,6 +134,9 @@ func (s *Server) check(in Insert, f fault) error {
 	}
 	if in.Epoch > 0 && s.epoch(in.Ledger, in.Shard) > in.Epoch {
 		return ErrFenced
+	}
+	if t.full() {
+		return ErrTooManyParts
 	}
 	for _, block := range in.blocks() {
 		if in.Epoch > 0 && len(block) > 1 {
@@ -154,7 +170,7 @@ func (in Insert) steps() []step {
 			case in.Token != "":
 				id = fmt.Sprintf("%s\x00%d\x00%s", in.Token, number, p.Partition)
 			case in.Content:
-				id = fmt.Sprintf("\x00%s\x00%q", p.Partition, p.Rows)
+				id = fmt.Sprintf("\x00%d\x00%s\x00%q", number, p.Partition, p.Rows)
 			}
 			all = append(all, step{p, id})
 		}
@@ -166,18 +182,31 @@ func (in Insert) steps() []step {
 func (s *Server) commit(in Insert) {
 	t := s.tables[in.Table]
 	for _, p := range in.steps() {
-		if t.log.knows(p.id, s.now, s.life()) {
-			continue
-		}
-		t.log.add(p.id, p.Partition, s.now)
-		s.add(t, in, p)
+		s.write(t, in, p)
 	}
 }
 
-func (s *Server) add(t *contents, in Insert, p step) {
-	seen := make([]bool, s.options.Replicas)
-	seen[in.Replica%len(seen)] = true
-	t.parts = append(t.parts, &part{
-		partition: p.Partition, batch: in.Batch, rows: append([]Row(nil), p.Rows...), synced: !s.options.NoFsync, seen: seen,
-	})
+// write writes one part with its token. A block that is known is skipped; its number
+// is used up all the same.
+func (s *Server) write(t *contents, in Insert, p step) {
+	block := t.number()
+	if !t.log.knows(p.id, s.now, s.life()) {
+		t.log.add(s.token(p, block))
+		s.add(t, in, p, block)
+	}
+}
+
+func (s *Server) token(p step, block int64) token { return token{p.id, p.Partition, block, s.now} }
+
+// add makes a part.
+func (s *Server) add(t *contents, in Insert, p step, block int64) {
+	made := &part{
+		partition: p.Partition, first: block, last: block, synced: !s.options.NoFsync,
+		rows: make([]stored, len(p.Rows)), seen: make([]bool, s.options.Replicas),
+	}
+	for i, row := range p.Rows {
+		made.rows[i] = stored{in.Batch, row}
+	}
+	made.seen[in.Replica%len(made.seen)] = true
+	t.parts = append(t.parts, made)
 }

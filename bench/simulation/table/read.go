@@ -16,8 +16,10 @@ func (s *Server) CountAt(replica int, table string, batch uint64) map[string]int
 	}
 	counts := map[string]int64{}
 	for _, p := range t.parts {
-		if p.batch == batch && p.seen[replica] {
-			counts[p.partition] += int64(len(p.rows))
+		for _, r := range p.rows {
+			if r.batch == batch && p.seen[replica] {
+				counts[p.partition]++
+			}
 		}
 	}
 	return counts
@@ -31,23 +33,26 @@ func (s *Server) Rows(table string) []Row {
 	}
 	var rows []Row
 	for _, p := range t.parts {
-		if p.seen[0] {
-			rows = append(rows, p.rows...)
+		for _, r := range p.rows {
+			if p.seen[0] {
+				rows = append(rows, r.row)
+			}
 		}
 	}
 	slices.Sort(rows)
 	return rows
 }
 
-// Parts gives the number of parts of each partition.
-func (s *Server) Parts(table string) map[string]int {
-	counts := map[string]int{}
+// Parts gives the names of all parts, sorted, those without rows too.
+func (s *Server) Parts(table string) []string {
+	var names []string
 	if t := s.tables[table]; t != nil {
 		for _, p := range t.parts {
-			counts[p.partition]++
+			names = append(names, p.String())
 		}
 	}
-	return counts
+	slices.Sort(names)
+	return names
 }
 
 // Sync lets a replica catch up with all others.
@@ -57,39 +62,4 @@ func (s *Server) Sync(replica int) {
 			p.seen[replica] = true
 		}
 	}
-}
-
-// DropPartition takes a partition's rows, and its tokens.
-func (s *Server) DropPartition(table, partition string) error {
-	t, err := s.table(table)
-	if err != nil {
-		return err
-	}
-	t.parts = slices.DeleteFunc(t.parts, func(p *part) bool { return p.partition == partition })
-	t.log.forget(func(k token) bool { return k.partition == partition })
-	return nil
-}
-
-// Truncate takes all rows.
-func (s *Server) Truncate(table string) error {
-	t, err := s.table(table)
-	if err != nil {
-		return err
-	}
-	t.parts = nil
-	t.log.forget(func(token) bool { return true })
-	return nil
-}
-
-// Delete takes the rows that the filter names (ALTER DELETE); tokens stay.
-func (s *Server) Delete(table string, which func(Row) bool) error {
-	t, err := s.table(table)
-	if err != nil {
-		return err
-	}
-	for _, p := range t.parts {
-		p.rows = slices.DeleteFunc(p.rows, which)
-	}
-	t.parts = slices.DeleteFunc(t.parts, func(p *part) bool { return len(p.rows) == 0 })
-	return nil
 }

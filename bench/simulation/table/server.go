@@ -72,31 +72,17 @@ func (s *Server) CreateWindow(table string, window int) {
 		window = 0
 	}
 	if s.tables[table] == nil {
-		s.tables[table] = &contents{name: table, log: tokenLog{window: window}}
+		s.tables[table] = &contents{name: table, log: tokenLog{window: window, shared: s.replicated()}}
 	}
 }
 
 // Now sets the server's time, in milliseconds; it never goes back.
 func (s *Server) Now(ms int64) { s.now = max(s.now, ms) }
 
+func (s *Server) replicated() bool { return s.options.Replicas > 1 }
+
 // Up says whether the server answers.
 func (s *Server) Up() bool { return !s.down }
-
-// contents is what a table holds.
-type contents struct {
-	name  string
-	parts []*part // in the order of their commits
-	log   tokenLog
-}
-
-// part is one block of one partition: it is there or not, never a half.
-type part struct {
-	partition string
-	batch     uint64
-	rows      []Row
-	synced    bool   // the platter has it
-	seen      []bool // by replica
-}
 
 func (s *Server) table(name string) (*contents, error) {
 	if s.down {
