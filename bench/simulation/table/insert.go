@@ -210,3 +210,22 @@ func (s *Server) add(t *contents, in Insert, p step, block int64) {
 	made.seen[in.Replica%len(made.seen)] = true
 	t.parts = append(t.parts, made)
 }
+
+// Writes gives the numbers of the parts, counted over all blocks, that an INSERT
+// would write now: those whose tokens are not known. None when it would fail.
+func (s *Server) Writes(in Insert) []int {
+	c := s.Clone()
+	c.faults = nil
+	if c.check(in, fault{}) != nil {
+		return nil
+	}
+	var numbers []int
+	t := c.tables[in.Table]
+	for i, p := range in.steps() {
+		before := len(t.parts)
+		if c.write(t, in, p); len(t.parts) > before {
+			numbers = append(numbers, i)
+		}
+	}
+	return numbers
+}

@@ -65,8 +65,9 @@ func (t *contents) drop(which func(*part) bool) {
 	t.parts = slices.DeleteFunc(t.parts, which)
 }
 
-// DropPartition takes a partition's rows and their tokens. A token whose part never
-// came about stays, unless its block's number has been given away again.
+// DropPartition takes a partition's rows and their tokens, and cleans the table. A
+// token whose part never came about stays, unless its block's number has been given
+// away again.
 func (s *Server) DropPartition(table, partition string) error {
 	t, err := s.table(table)
 	if err != nil {
@@ -77,7 +78,7 @@ func (s *Server) DropPartition(table, partition string) error {
 	if s.replicated() { // Keeper forgets all blocks of the partition.
 		t.log.drop(func(k token) bool { return k.partition == partition })
 	}
-	return nil
+	return s.Clean(table)
 }
 
 // Truncate takes all rows and their tokens.
