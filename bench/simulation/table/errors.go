@@ -19,8 +19,8 @@ var (
 	ErrTooManyParts   = errors.New("code 252: too many parts")
 	ErrNoSpace        = errors.New("code 243: not enough space")
 	ErrTooManyQueries = errors.New("code 202: too many simultaneous queries")
-	// ErrManyPartitions: a block of a fenced INSERT spans partitions; a bug of the
-	// sender.
+	// ErrManyPartitions: a block spans partitions in an INSERT that must not; a bug of
+	// the sender.
 	ErrManyPartitions = errors.New("code 252: too many partitions for single INSERT block")
 	// ErrUnknownTable, ErrAccess: no retry mends them.
 	ErrUnknownTable = errors.New("code 60: unknown table")

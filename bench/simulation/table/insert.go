@@ -21,13 +21,15 @@ type Insert struct {
 	// several partitions, in the order in which their partitions first appear.
 	Blocks [][]Part
 	// Token deduplicates, if the table has a window; without it Content does so by
-	// the rows themselves.
+	// the rows of each block.
 	Token   string
 	Content bool
 	// Ledger, Shard and Epoch are the fence's, which is looked at when Epoch > 0.
 	Ledger uint16
 	Shard  int
 	Epoch  uint64
+	// Single refuses blocks over several partitions, as every fenced INSERT does.
+	Single bool
 	// Replica that the INSERT is sent to.
 	Replica int
 }
@@ -139,7 +141,7 @@ func (s *Server) check(in Insert, f fault) error {
 		return ErrTooManyParts
 	}
 	for _, block := range in.blocks() {
-		if in.Epoch > 0 && len(block) > 1 {
+		if (in.Epoch > 0 || in.Single) && len(block) > 1 {
 			return ErrManyPartitions
 		}
 	}
@@ -170,7 +172,7 @@ func (in Insert) steps() []step {
 			case in.Token != "":
 				id = fmt.Sprintf("%s\x00%d\x00%s", in.Token, number, p.Partition)
 			case in.Content:
-				id = fmt.Sprintf("\x00%d\x00%s\x00%q", number, p.Partition, p.Rows)
+				id = fmt.Sprintf("\x00%d\x00%s\x00%q", number, p.Partition, block)
 			}
 			all = append(all, step{p, id})
 		}

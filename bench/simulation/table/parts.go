@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -55,9 +56,13 @@ func (t *contents) restart() {
 	}
 }
 
-// drop takes parts, and the tokens of their blocks.
+// drop takes parts, and the tokens of their blocks, in the order of partitions and
+// blocks: a torn token log shows it.
 func (t *contents) drop(which func(*part) bool) {
-	for _, p := range t.parts {
+	ordered := slices.SortedFunc(slices.Values(t.parts), func(a, b *part) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.first, b.first))
+	})
+	for _, p := range ordered {
 		if which(p) {
 			t.log.drop(func(k token) bool { return k.partition == p.partition && k.block >= p.first && k.block <= p.last })
 		}
@@ -81,13 +86,14 @@ func (s *Server) DropPartition(table, partition string) error {
 	return s.Clean(table)
 }
 
-// Truncate takes all rows and their tokens.
+// Truncate takes all rows and their tokens, and the memory of mutations.
 func (s *Server) Truncate(table string) error {
 	t, err := s.table(table)
 	if err != nil {
 		return err
 	}
 	t.drop(func(*part) bool { return true })
+	t.mutated = 0
 	return nil
 }
 

@@ -95,10 +95,15 @@ type insertion struct {
 	block int // rows
 	how   tokens
 	token string
+	// single refuses blocks over several partitions.
+	single bool
 }
 
 func (a insertion) String() string {
 	how := [...]string{"token " + a.token, "content", "off"}[a.how]
+	if a.single {
+		how += " single"
+	}
 	return fmt.Sprintf("insert into %s batch %d by %s block %d rows %v", a.table, uint64(a.batch), how, a.block, a.rows)
 }
 
@@ -106,6 +111,9 @@ func (a insertion) run(ctx context.Context, d *database) error {
 	settings := []string{
 		"async_insert=0", "max_threads=1", "max_insert_threads=1", "input_format_parallel_parsing=0", "optimize_on_insert=0",
 		fmt.Sprintf("max_insert_block_size=%d", a.block), fmt.Sprintf("min_insert_block_size_rows=%d", a.block), "min_insert_block_size_bytes=0",
+	}
+	if a.single {
+		settings = append(settings, "max_partitions_per_insert_block=1", "throw_on_max_partitions_per_insert_block=1")
 	}
 	switch a.how {
 	case byToken:
@@ -119,12 +127,12 @@ func (a insertion) run(ctx context.Context, d *database) error {
 	for i, r := range a.rows {
 		values[i] = r.values(a.batch)
 	}
-	_, err := d.sink.Exec(ctx, fmt.Sprintf("INSERT INTO %s (time, batch_id, v, pad) SETTINGS %s VALUES %s", a.table, strings.Join(settings, ", "), strings.Join(values, ", ")))
+	_, err := d.http.Exec(ctx, fmt.Sprintf("INSERT INTO %s (time, batch_id, v, pad) SETTINGS %s VALUES %s", a.table, strings.Join(settings, ", "), strings.Join(values, ", ")))
 	return err
 }
 
 func (a insertion) insert() table.Insert {
-	in := table.Insert{Query: a.String(), Table: a.table, Batch: uint64(a.batch), Blocks: parts(a.batch, a.rows, a.block), Content: a.how == byContent}
+	in := table.Insert{Query: a.String(), Table: a.table, Batch: uint64(a.batch), Blocks: parts(a.batch, a.rows, a.block), Content: a.how == byContent, Single: a.single}
 	if a.how == byToken {
 		in.Token = a.token
 	}
@@ -144,7 +152,7 @@ type statement struct {
 func (a statement) String() string { return a.sql }
 
 func (a statement) run(ctx context.Context, d *database) error {
-	_, err := d.sink.Exec(ctx, a.sql)
+	_, err := d.http.Exec(ctx, a.sql)
 	return err
 }
 
@@ -210,7 +218,7 @@ func (a reattach) run(ctx context.Context, d *database) error {
 		if what == "DETACH" {
 			sync = " SYNC"
 		}
-		if _, err := d.sink.Exec(ctx, what+" TABLE "+a.table+sync); err != nil {
+		if _, err := d.http.Exec(ctx, what+" TABLE "+a.table+sync); err != nil {
 			return err
 		}
 	}
@@ -224,7 +232,7 @@ type dropTable struct{ table string }
 func (a dropTable) String() string { return "DROP TABLE " + a.table }
 
 func (a dropTable) run(ctx context.Context, d *database) error {
-	_, err := d.sink.Exec(ctx, "DROP TABLE "+a.table+" SYNC")
+	_, err := d.http.Exec(ctx, "DROP TABLE "+a.table+" SYNC")
 	d.live = slices.DeleteFunc(slices.Clone(d.live), func(t string) bool { return t == a.table })
 	return err
 }
@@ -241,7 +249,7 @@ func (a createTable) String() string { return "CREATE TABLE " + a.table }
 
 func (a createTable) run(ctx context.Context, d *database) error {
 	d.live = append(slices.Clone(d.live), a.table)
-	return d.sink.Setup(ctx, nil)
+	return d.http.Setup(ctx, nil)
 }
 
 func (a createTable) model(m *table.Server) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow"
 
 	"github.com/millrace/millrace/bench/simulation/table"
+	"github.com/millrace/millrace/deploy/local/servers"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/clickhouse"
@@ -51,17 +52,51 @@ type database struct {
 	name   string
 	tables []schemas.Table
 	live   []string // tables that are there now
-	sink   *clickhouse.Sink
+	// sink lands, fences and probes, over HTTP or native TCP; http is for everything
+	// else.
+	sink, http *clickhouse.Sink
+	native     bool                // over native TCP
+	known      *servers.ClickHouse // that the sinks know
 }
 
-func openDatabase(ctx context.Context, e *engine, name string, window int) (*database, error) {
-	d := &database{engine: e, name: name, tables: tables(window), live: []string{plain, windowed}}
-	var err error
-	if d.sink, err = d.open(e.ch.HTTPURL); err != nil {
+func openDatabase(ctx context.Context, e *engine, name string, window int, native bool) (*database, error) {
+	d := &database{engine: e, name: name, tables: tables(window), live: []string{plain, windowed}, native: native}
+	if err := d.connect(); err != nil {
 		return nil, err
 	}
-	return d, d.sink.Setup(ctx, nil)
+	return d, d.http.Setup(ctx, nil)
 }
+
+// connect makes the sinks.
+func (d *database) connect() (err error) {
+	d.known = d.engine.ch
+	if d.http, err = d.open(d.known.HTTPURL); err != nil {
+		return err
+	}
+	d.sink = d.http
+	if d.native {
+		d.sink, err = d.open("tcp://" + d.known.TCPAddr)
+	}
+	return err
+}
+
+// follow makes new sinks when the server has come back elsewhere.
+func (d *database) follow() error {
+	if d.known.HTTPURL == d.engine.ch.HTTPURL && d.known.TCPAddr == d.engine.ch.TCPAddr {
+		return nil
+	}
+	return errors.Join(d.close(), d.connect())
+}
+
+// overHTTP gives the database with HTTP for everything.
+func (d *database) overHTTP() *database {
+	c := *d
+	c.sink = c.http
+	return &c
+}
+
+// close drops idle connections.
+func (d *database) close() error { return errors.Join(d.sink.Close(), d.http.Close()) }
 
 // open gives a sink on the database at an address.
 func (d *database) open(url string) (*clickhouse.Sink, error) {
@@ -73,8 +108,8 @@ func (d *database) open(url string) (*clickhouse.Sink, error) {
 
 // drop removes the database.
 func (d *database) drop(ctx context.Context) error {
-	_, err := d.sink.Exec(ctx, "DROP DATABASE IF EXISTS "+schemas.QuoteName(d.name)+" SYNC")
-	return errors.Join(err, d.sink.Close())
+	_, err := d.http.Exec(ctx, "DROP DATABASE IF EXISTS "+schemas.QuoteName(d.name)+" SYNC")
+	return errors.Join(err, d.close())
 }
 
 // look gives what the server shows of the tables, in lines as view makes them.
@@ -86,7 +121,7 @@ func (d *database) look(ctx context.Context) ([]string, error) {
 	}
 	asks = append(asks, fmt.Sprintf("SELECT concat('part ', table, ' ', name) FROM system.parts WHERE database = %s AND active AND table IN (%s)",
 		schemas.QuoteString(d.name), strings.Join(append(names, "''"), ", ")))
-	text, err := d.sink.Exec(ctx, strings.Join(asks, " UNION ALL "))
+	text, err := d.http.Exec(ctx, strings.Join(asks, " UNION ALL "))
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +213,7 @@ func classOf(err error) table.Class {
 		return table.Transient
 	case errors.Is(err, pipeline.ErrInDoubt):
 		return table.InDoubt
-	case errors.As(err, &server) && server.Code == 252:
+	case errors.As(err, &server) && server.Code == 252 && !strings.Contains(server.Text, "partitions for single INSERT"):
 		return table.Transient
 	case errors.As(err, &server):
 		return table.Fatal

@@ -21,7 +21,8 @@ const (
 	stopTimeout  = 15 * time.Second
 )
 
-// engine is the real server. It keeps its ports over restarts.
+// engine is the real server. It keeps its ports over restarts, unless somebody else
+// takes them meanwhile.
 type engine struct {
 	options         servers.ClickHouseOptions
 	ch              *servers.ClickHouse
@@ -39,10 +40,6 @@ func (e *engine) start(ctx context.Context) error {
 	ch, err := servers.StartClickHouse(ctx, e.options)
 	if err != nil {
 		return err
-	}
-	if e.options.HTTPPort != 0 && (ch.HTTPPort != e.options.HTTPPort || ch.TCPPort != e.options.TCPPort) {
-		ch.Kill()
-		return fmt.Errorf("the server's port %d was taken while it was down", e.options.HTTPPort)
 	}
 	e.ch, e.options.HTTPPort, e.options.TCPPort = ch, ch.HTTPPort, ch.TCPPort
 	return nil

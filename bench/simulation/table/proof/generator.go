@@ -87,17 +87,12 @@ func (g *generator) rows(n, over int) []row {
 	return rows
 }
 
-// landing is mostly of the owner's epoch, sometimes of an old one, and seldom a piece
-// over two partitions, which is a bug of the sender.
+// landing is mostly of the owner's epoch, sometimes of an old one.
 func (g *generator) landing() landing {
 	shard := g.random.IntN(len(g.epochs))
 	a := landing{table: g.table(), batch: g.batch(shard), epoch: max(g.epochs[shard], 1), rows: g.rows(1+g.random.IntN(4), 1)}
-	switch {
-	case g.chance(25):
+	if g.chance(25) {
 		a.epoch = max(a.epoch, 2) - 1
-	case g.chance(5):
-		a.rows = []row{{day: 0, v: g.v + 1}, {day: 1, v: g.v + 2}}
-		g.v += 2
 	}
 	return a
 }
@@ -135,6 +130,7 @@ func (g *generator) insertion() insertion {
 	if g.chance(30) {
 		a.block = 1 + g.random.IntN(n)
 	}
+	a.single = g.chance(10)
 	g.made = append(g.made, a)
 	return a
 }
@@ -177,6 +173,14 @@ func (g *generator) inserting() inserting {
 		return g.landing()
 	}
 	return g.insertion()
+}
+
+// mortal gives what a kill at a random moment meets.
+func (g *generator) mortal() action {
+	if g.chance(10) {
+		return g.raising()
+	}
+	return g.inserting()
 }
 
 // order shuffles numbers below n.

@@ -47,7 +47,7 @@ func (g *group) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	err = g.each(func(s *script) error { return errors.Join(g.play(ctx, s), s.db.sink.Close()) })
+	err = g.each(func(s *script) error { return errors.Join(g.play(ctx, s), s.db.close()) })
 	g.tally()
 	return err
 }
@@ -73,7 +73,7 @@ func (s *script) open(ctx context.Context, e *engine, name string) error {
 	}
 	s.models = []*table.Server{m}
 	var err error
-	s.db, err = openDatabase(ctx, e, name, s.window)
+	s.db, err = openDatabase(ctx, e, name, s.window, s.seed%2 == 1)
 	return err
 }
 
@@ -144,9 +144,9 @@ func (g *group) event(ctx context.Context) error {
 	return g.each(func(s *script) error { return s.revive(ctx, after[place[s]]) })
 }
 
-// pending is an INSERT that the end of the server met.
+// pending is an action that the end of the server met.
 type pending struct {
-	action inserting
+	action action
 	answer error
 	// exact gives the state that a kill at a chosen point leaves; nil when any is
 	// possible.
@@ -156,7 +156,7 @@ type pending struct {
 // stop ends the server softly: nothing may be lost.
 func (g *group) stop(ctx context.Context) error {
 	for _, s := range g.scripts {
-		if err := s.db.sink.Close(); err != nil { // Idle connections would hold it back.
+		if err := s.db.close(); err != nil { // Idle connections would hold it back.
 			return err
 		}
 	}
@@ -168,13 +168,26 @@ func (g *group) killDuring(ctx context.Context) ([][]pending, error) {
 	after := make([][]pending, len(g.scripts))
 	var wg sync.WaitGroup
 	for i, s := range g.scripts {
-		if s.diff != "" {
-			continue
+		switch {
+		case s.diff != "":
+		case s.chance(5):
+			a := s.dying()
+			after[i] = []pending{{action: a, exact: (*table.Server).Kill}}
+			h, err := a.begin(ctx, s.db.overHTTP(), listedAfter)
+			if err != nil {
+				return nil, err
+			}
+			defer h.end()
+			if err := h.listed(ctx, s.db); err != nil {
+				return nil, err
+			}
+			wg.Go(func() { after[i][0].answer = <-h.landed })
+		default:
+			a := s.mortal()
+			after[i] = []pending{{action: a}}
+			wg.Go(func() { after[i][0].answer = a.run(ctx, s.db) })
 		}
-		a := s.inserting()
-		after[i] = []pending{{action: a}}
-		wg.Go(func() { after[i][0].answer = a.run(ctx, s.db) })
-		g.sum.KillsDuring++
+		g.sum.KillsDuring += len(after[i])
 	}
 	time.Sleep(time.Duration(g.random.IntN(20_000)) * time.Microsecond) // The random moment.
 	g.engine.kill()
@@ -190,7 +203,6 @@ func (g *group) whileDown(ctx context.Context) error {
 		}
 		if s.chance(10) {
 			a := s.landing()
-			a.rows = a.rows[:1] // A piece over two partitions is not even sent.
 			if err := a.run(ctx, s.db); classOf(err) != table.Transient {
 				s.differ(a.String()+" while the server is down", fmt.Sprintf("class %v: %v", classOf(err), err), table.Transient.String())
 			}
@@ -207,6 +219,9 @@ func (g *group) whileDown(ctx context.Context) error {
 func (s *script) revive(ctx context.Context, met []pending) error {
 	if s.diff != "" {
 		return nil
+	}
+	if err := s.db.follow(); err != nil {
+		return err
 	}
 	torn := s.torn
 	s.torn = false
@@ -237,23 +252,35 @@ func (s *script) revive(ctx context.Context, met []pending) error {
 	if err != nil || s.diff != "" {
 		return err
 	}
-	return s.probe(ctx, p.action)
+	if in, is := p.action.(inserting); is {
+		return s.probe(ctx, in)
+	}
+	return nil
 }
 
 // states gives what the end of the server may leave, by what the sender saw.
 func (p pending) states(m *table.Server, class table.Class) []outcome {
+	unheard := class == table.InDoubt
+	if _, fence := p.action.(raising); fence {
+		unheard = class == table.Transient // The sink raises it again, whatever became of it.
+	}
+	in, insert := p.action.(inserting)
 	switch {
-	case class == table.InDoubt && p.exact != nil:
+	case unheard && p.exact != nil:
 		p.exact(m)
-		return []outcome{{m, table.InDoubt}}
-	case class == table.InDoubt:
-		all := []outcome{{m.Clone(), table.InDoubt}} // It never arrived.
-		for _, c := range m.Outcomes(p.action.insert()) {
-			all = append(all, outcome{c, table.InDoubt})
+		return []outcome{{m, class}}
+	case unheard:
+		all := []outcome{{m.Clone(), class}} // It never arrived.
+		if !insert {
+			_ = p.action.model(m) // Or it did.
+			return append(all, outcome{m, class})
+		}
+		for _, c := range m.Outcomes(in.insert()) {
+			all = append(all, outcome{c, class})
 		}
 		return all
-	case class == table.Transient && m.Clone().Insert(p.action.insert()) == nil:
-		return []outcome{{m, table.Transient}} // Nothing was sent.
+	case class == table.Transient && p.action.model(m.Clone()) == nil:
+		return []outcome{{m, class}} // Nothing was sent.
 	}
 	return []outcome{{m, table.ClassOf(p.action.model(m))}}
 }

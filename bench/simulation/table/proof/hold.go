@@ -54,12 +54,7 @@ func (g *generator) held() action {
 	l := g.landing()
 	m := manner(g.random.IntN(int(died)))
 	if m == fenced || m == cut {
-		l.rows = l.rows[:1]
-		l.rows = append(l.rows, row{day: l.rows[0].day, v: g.v + 1}, row{day: l.rows[0].day, v: g.v + 2})
-		g.v += 2
-		for i := range l.rows {
-			l.rows[i].pad = heavyPad
-		}
+		l = g.heavy(l)
 	}
 	shard := l.batch.Shard()
 	l.epoch = max(g.epochs[shard], 1)
@@ -68,6 +63,24 @@ func (g *generator) held() action {
 		g.epochs[shard] = a.epoch
 	}
 	return a
+}
+
+// dying is held with the server's death before it.
+func (g *generator) dying() holding {
+	a := g.heavy(g.landing())
+	a.epoch = max(g.epochs[a.batch.Shard()], 1)
+	return holding{landing: a, manner: died}
+}
+
+// heavy makes it so long that the server lists it before it has all of it.
+func (g *generator) heavy(l landing) landing {
+	day := l.rows[0].day
+	l.rows = nil
+	for range 3 {
+		g.v++
+		l.rows = append(l.rows, row{day, g.v, heavyPad})
+	}
+	return l
 }
 
 func (a holding) model(m *table.Server) error {
@@ -127,8 +140,7 @@ func (a holding) run(ctx context.Context, d *database) error {
 		h.gate.cut()
 	case fenced:
 		return a.raise(ctx, d, h)
-	case died:
-		return contradiction("BUG: a kill is for the group")
+	case died: // The kill is the group's.
 	}
 	err = <-h.landed
 	if a.manner == cut { // The part of a broken INSERT may not come any more: wait until it is over.
@@ -223,7 +235,7 @@ func (h *held) running(ctx context.Context, d *database) (int, error) {
 }
 
 func (d *database) number(ctx context.Context, sql string) (int, error) {
-	text, err := d.sink.Exec(ctx, sql)
+	text, err := d.http.Exec(ctx, sql)
 	if err != nil {
 		return 0, err
 	}

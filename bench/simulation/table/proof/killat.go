@@ -77,8 +77,8 @@ func (s *script) dieAtPart(ctx context.Context, a inserting, at place, nth int) 
 		return nil, err
 	}
 	s.note("%s, killed at part %d of %d, %s", a, nth+1, len(writes), at.name)
-	answer := a.run(ctx, s.db)
-	s.db.engine.kill() // It did not come to the place: then the kill is after the answer.
+	answer := a.run(ctx, s.db.overHTTP()) // Native TCP sends before the answer too.
+	s.db.engine.kill()                    // It did not come to the place: then the kill is after the answer.
 	t.remove()
 	return &pending{action: a, answer: answer, exact: func(m *table.Server) {
 		_ = m.InsertKilledIn(in, number, at.point) // It says what the sender sees.
