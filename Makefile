@@ -228,6 +228,14 @@ release: sbom ## An archive of the programs, its contents and its checksums: bin
 reproducible: ## Build twice, in two folders, all of it anew: the programs must be equal
 	@MILLRACE_BUILD_ANEW=1 go test -count=1 -v -timeout 60m -run 'TestBuildsAreEqual' ./deploy/security | grep -v '^=== '
 
+SCRIPTS ?= 1000
+
+.PHONY: model
+model: partsctl ## The simulation's ClickHouse against the real one: SCRIPTS (1000) random scripts, with kills
+	@$(PARTS) check test
+	@$(call PARTS_AND_BUILD,test)
+	@$(PARTS_ENV); go run ./bench/simulation/table/proof -scripts $(SCRIPTS)
+
 .PHONY: clean
 clean: ## Remove bin/ (the downloaded parts in .cache/ stay)
 	@rm -rf bin

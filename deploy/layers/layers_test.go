@@ -74,6 +74,11 @@ var rules = []rule{
 	{folder: "sinks/kafka", may: with("pipeline", "pipeline/broker"), why: "the Kafka source connects in the same way"},
 	{folder: "bench", may: with("bench/...", "pipeline/...", "operators/...", "sinks/...")},
 	{folder: "bench/traffic", why: "a mistake shared with the decoders would cancel out"},
+	{folder: "bench/simulation/table", why: "it is a model: it knows no more than what a server shows"},
+	{
+		folder: "bench/simulation/table/proof", may: with("bench/simulation/table", "pipeline", "sinks/clickhouse", "deploy/local/servers"),
+		why: "it starts the engine that the model is compared with",
+	},
 	{folder: "bench/simulation/audit", why: "a mistake shared with the core would cancel out"},
 	{folder: "deploy"},
 	{folder: "deploy/local", may: []string{"deploy/local/..."}},

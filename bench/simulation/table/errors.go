@@ -12,7 +12,9 @@ var (
 	// is unknown.
 	ErrLost = errors.New("connection lost")
 	// ErrMemory: the memory limit, met before or behind the commit. Doubt too.
-	ErrMemory = errors.New("code 241: memory limit exceeded")
+	// ErrUnknownStatus: a replicated INSERT whose quorum or Keeper did not answer.
+	ErrMemory        = errors.New("code 241: memory limit exceeded")
+	ErrUnknownStatus = errors.New("code 319: unknown status of insert")
 	// ErrReadOnly, ErrTooManyParts, ErrNoSpace, ErrTooManyQueries: refused before
 	// anything was written; may succeed later.
 	ErrReadOnly       = errors.New("code 242: table is read-only")

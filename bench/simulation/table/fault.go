@@ -14,8 +14,8 @@ func (s *Server) Refuse(err error, n int) {
 	}
 }
 
-// Doubt lets the next INSERT fail with the error (ErrLost, ErrMemory) before or
-// behind its commit.
+// Doubt lets the next INSERT fail with the error (ErrLost, ErrMemory,
+// ErrUnknownStatus) before or behind its commit.
 func (s *Server) Doubt(err error, written bool) {
 	s.faults = append(s.faults, fault{err: err, doubt: true, written: written})
 }
@@ -36,6 +36,9 @@ func (s *Server) nextFault() fault {
 func (s *Server) Kill() {
 	s.down = true
 	s.runs = nil
+	for _, t := range s.sorted() {
+		t.restart() // Numbers that no part took are given away again.
+	}
 }
 
 // Restart starts the server again; one that runs is killed first.
@@ -44,7 +47,6 @@ func (s *Server) Restart() {
 	s.faults = nil
 	for _, t := range s.sorted() {
 		t.log.load()
-		t.restart()
 	}
 	s.down = false
 }
@@ -101,6 +103,17 @@ func (s *Server) TearTokens(table string) {
 	}
 }
 
+// Burn leaves of an INSERT its tokens without its parts, as a server with replicas can
+// that cancels an INSERT while Keeper has not answered: a later retry does nothing.
+func (s *Server) Burn(in Insert) {
+	t := s.tables[in.Table]
+	for _, p := range in.steps() {
+		if block := t.number(); !t.log.knows(p.id, s.now, s.life()) {
+			t.log.add(s.token(p, block))
+		}
+	}
+}
+
 // life is how long a token lasts; 0 for ever.
 func (s *Server) life() int64 {
 	if s.replicated() {
@@ -122,6 +135,7 @@ func (s *Server) PowerLoss(lost func() bool) {
 			}
 		}
 		t.parts = left
+		t.restart()
 		t.log.lose(gone)
 	}
 }

@@ -66,7 +66,7 @@ func dies(a inserting, at place, nth int) step {
 			return fmt.Errorf("%s does not come to the place", a)
 		}
 		if class := classOf(met.answer); class != table.InDoubt {
-			return fmt.Errorf("%s: the server did not die: %v", a, met.answer)
+			return errors.Join(fmt.Errorf("%s: the server did not die", a), met.answer)
 		}
 		if err := s.db.engine.restart(ctx); err != nil {
 			return err

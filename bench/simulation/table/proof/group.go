@@ -189,7 +189,10 @@ func (g *group) killDuring(ctx context.Context) ([][]pending, error) {
 		}
 		g.sum.KillsDuring += len(after[i])
 	}
-	time.Sleep(time.Duration(g.random.IntN(20_000)) * time.Microsecond) // The random moment.
+	select { // The random moment.
+	case <-time.After(time.Duration(g.random.IntN(20_000)) * time.Microsecond):
+	case <-ctx.Done():
+	}
 	g.engine.kill()
 	wg.Wait()
 	return after, nil
