@@ -40,7 +40,7 @@ func (s *Server) State() string {
 		text += fmt.Sprintf("\nrun %+v", *r)
 	}
 	for _, t := range s.sorted() {
-		text += fmt.Sprintf("\n%s %d %d %d %+v", t.name, t.numbers, t.mutated, t.limit, t.log)
+		text += fmt.Sprintf("\n%s %d %d %d %d %+v", t.name, t.numbers, t.mutated, t.gone, t.limit, t.log)
 		for _, p := range t.parts {
 			text += fmt.Sprintf("\n\t%v %v %v %+v", p, p.synced, p.seen, p.rows)
 		}

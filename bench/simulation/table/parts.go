@@ -14,7 +14,8 @@ type contents struct {
 	// numbers counts blocks and mutations. A start sets it to the highest one that is
 	// still in use, so that numbers return.
 	numbers, mutated int64
-	limit            int // of parts in a partition, where INSERTs are refused; 0 none
+	gone             int64 // the highest number of parts that were removed
+	limit            int   // of parts in a partition, where INSERTs are refused; 0 none
 }
 
 // part is one block of one partition: it is there or not, never a half.
@@ -56,6 +57,19 @@ func (t *contents) restart() {
 	}
 }
 
+// Remnants lets a table count on from the numbers of removed parts too, as a start
+// does that finds their folders: the server removes those when it likes. It says
+// whether that makes a difference. Nobody sees it but in the names of parts, and in
+// which tokens go with them.
+func (s *Server) Remnants(table string) bool {
+	t := s.tables[table]
+	if t == nil || t.gone <= t.numbers {
+		return false
+	}
+	t.numbers = t.gone
+	return true
+}
+
 // drop takes parts, and the tokens of their blocks, in the order of partitions and
 // blocks: a torn token log shows it.
 func (t *contents) drop(which func(*part) bool) {
@@ -64,6 +78,7 @@ func (t *contents) drop(which func(*part) bool) {
 	})
 	for _, p := range ordered {
 		if which(p) {
+			t.gone = max(t.gone, p.last, p.mutation)
 			t.log.drop(func(k token) bool { return k.partition == p.partition && k.block >= p.first && k.block <= p.last })
 		}
 	}

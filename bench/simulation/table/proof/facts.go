@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/millrace/millrace/bench/simulation/table"
@@ -244,7 +245,7 @@ func (f fact) check(ctx context.Context, e *engine, name string) (err error) {
 }
 
 // checkFacts runs all of them on one server.
-func checkFacts(ctx context.Context, o options, out report, sum *summary) (err error) {
+func checkFacts(ctx context.Context, o options, out io.Writer, sum *summary) (err error) {
 	dir, err := os.MkdirTemp("", "millrace-proof-")
 	if err != nil {
 		return err

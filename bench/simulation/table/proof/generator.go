@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 
 	"github.com/millrace/millrace/pipeline"
 )
@@ -181,14 +180,4 @@ func (g *generator) mortal() action {
 		return g.raising()
 	}
 	return g.inserting()
-}
-
-// order shuffles numbers below n.
-func order(random *rand.Rand, n int) []int {
-	all := make([]int, n)
-	for i := range all {
-		all[i] = i
-	}
-	random.Shuffle(n, func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return slices.Clip(all)
 }

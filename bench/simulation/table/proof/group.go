@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -15,7 +16,7 @@ import (
 // group is some scripts on one server.
 type group struct {
 	options
-	out     report
+	out     io.Writer
 	first   uint64
 	size    int
 	sum     *summary
@@ -232,23 +233,23 @@ func (s *script) revive(ctx context.Context, met []pending) error {
 	if torn {
 		what = "torn token log, restart"
 	}
-	up := func(m *table.Server) *table.Server {
-		m.Kill()
+	up := func(o outcome) []outcome {
+		o.model.Kill()
 		if torn {
-			m.TearTokens(windowed)
+			o.model.TearTokens(windowed)
 		}
-		m.Restart()
-		return m
+		o.model.Restart()
+		return opened(o)
 	}
 	if len(met) == 0 {
-		return s.compare(ctx, what, nil, func(m *table.Server) []outcome { return []outcome{{up(m), table.Landed}} })
+		return s.compare(ctx, what, nil, func(m *table.Server) []outcome { return up(outcome{m, table.Landed}) })
 	}
 	p := met[0]
 	class := classOf(p.answer)
 	err := s.compare(ctx, fmt.Sprintf("killed: %s, %s", p.action, what), p.answer, func(m *table.Server) []outcome {
 		var all []outcome
 		for _, o := range p.states(m, class) {
-			all = append(all, outcome{up(o.model), o.class})
+			all = append(all, up(o)...)
 		}
 		return all
 	})
@@ -282,8 +283,8 @@ func (p pending) states(m *table.Server, class table.Class) []outcome {
 			all = append(all, outcome{c, class})
 		}
 		return all
-	case class == table.Transient && p.action.model(m.Clone()) == nil:
-		return []outcome{{m, class}} // Nothing was sent.
+	case class == table.Transient:
+		return []outcome{{m, class}} // Nothing was sent, or it was refused.
 	}
 	return []outcome{{m, table.ClassOf(p.action.model(m))}}
 }

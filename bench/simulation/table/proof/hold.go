@@ -142,11 +142,13 @@ func (a holding) run(ctx context.Context, d *database) error {
 		return a.raise(ctx, d, h)
 	case died: // The kill is the group's.
 	}
-	err = <-h.landed
-	if a.manner == cut { // The part of a broken INSERT may not come any more: wait until it is over.
-		return joinGone(err, h.gone(ctx, d))
+	landed := <-h.landed
+	if a.manner == cut { // What it writes would come before it is over.
+		if err := h.gone(ctx, d); err != nil {
+			return err
+		}
 	}
-	return err
+	return landed
 }
 
 // held is a landing on its way.
@@ -257,12 +259,4 @@ func until(ctx context.Context, ask func() (bool, error)) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-}
-
-// joinGone gives the landing's own error, unless waiting failed.
-func joinGone(landed, waited error) error {
-	if waited != nil {
-		return waited
-	}
-	return landed
 }

@@ -23,7 +23,7 @@ var places = []place{
 // see a kill between statements.
 func (g *group) killAt(ctx context.Context) ([][]pending, error) {
 	after := make([][]pending, len(g.scripts))
-	for _, i := range order(g.random, len(g.scripts)) {
+	for _, i := range g.random.Perm(len(g.scripts)) {
 		s := g.scripts[i]
 		if s.diff != "" {
 			continue

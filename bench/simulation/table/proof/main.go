@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -79,11 +80,9 @@ type options struct {
 	trace                           bool
 }
 
-// report is where progress and differences go.
-type report interface{ Write(p []byte) (int, error) }
-
-// prove runs all groups one after the other.
-func prove(ctx context.Context, o options, out report) (summary, error) {
+// prove checks the facts and runs all groups one after the other. Progress and
+// differences go to out.
+func prove(ctx context.Context, o options, out io.Writer) (summary, error) {
 	began := time.Now()
 	var sum summary
 	if err := checkFacts(ctx, o, out, &sum); err != nil {

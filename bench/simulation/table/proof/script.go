@@ -44,7 +44,11 @@ func (s *script) do(ctx context.Context, a action) error {
 		return nil
 	}
 	if err := s.compare(ctx, a.String(), err, func(m *table.Server) []outcome {
-		return []outcome{{m, table.ClassOf(a.model(m))}}
+		o := outcome{m, table.ClassOf(a.model(m))}
+		if _, is := a.(reattach); is {
+			return opened(o)
+		}
+		return []outcome{o}
 	}); err != nil || s.diff != "" {
 		return err
 	}
@@ -52,6 +56,20 @@ func (s *script) do(ctx context.Context, a action) error {
 		return s.probe(ctx, in)
 	}
 	return nil
+}
+
+// opened gives the states of a server whose tables were just opened: each with and
+// without remnants of removed parts.
+func opened(o outcome) []outcome {
+	all := []outcome{o}
+	for _, t := range []string{plain, windowed} {
+		for _, before := range slices.Clone(all) {
+			if c := before.model.Clone(); c.Remnants(t) {
+				all = append(all, outcome{c, before.class})
+			}
+		}
+	}
+	return all
 }
 
 // compare follows the states that agree with what the engine answered and shows.
