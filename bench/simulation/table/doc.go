@@ -9,5 +9,9 @@
 // says which.
 //
 // The model is equal to the engine that ships, statement by statement: see package
-// proof, which runs random scripts on both.
+// proof, which runs random scripts on both. Replicas are the exception: no engine of
+// one process has them, so they follow the documentation. Left out are merges in the
+// background, views, engines that collapse rows, asynchronous INSERTs (none of which
+// the sink lets happen to exact tables), and kills inside of statements that are no
+// INSERTs.
 package table

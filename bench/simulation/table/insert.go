@@ -203,7 +203,7 @@ func (s *Server) token(p step, block int64) token { return token{p.id, p.Partiti
 // add makes a part.
 func (s *Server) add(t *contents, in Insert, p step, block int64) {
 	made := &part{
-		partition: p.Partition, first: block, last: block, synced: !s.options.NoFsync,
+		partition: p.Partition, first: block, last: block, batch: in.Batch, synced: !s.options.NoFsync,
 		rows: make([]stored, len(p.Rows)), seen: make([]bool, s.options.Replicas),
 	}
 	for i, row := range p.Rows {

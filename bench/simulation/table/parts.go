@@ -24,6 +24,8 @@ type part struct {
 	first, last int64 // block numbers
 	level       int
 	mutation    int64
+	batch       uint64 // of all rows, unless it was merged: spares probes the reading
+	merged      bool
 	rows        []stored
 	synced      bool   // the platter has it
 	seen        []bool // by replica
@@ -35,7 +37,7 @@ type stored struct {
 	row   Row
 }
 
-// PartName is what the server calls a part of these properties.
+// String is what the server calls the part.
 func (p *part) String() string {
 	name := fmt.Sprintf("%s_%d_%d_%d", p.partition, p.first, p.last, p.level)
 	if p.mutation > 0 {
@@ -170,6 +172,7 @@ func (s *Server) Merge(table, partition string) error {
 	}
 	if merged != nil {
 		merged.level++
+		merged.merged = true
 		t.parts = append(left, merged)
 	}
 	return nil

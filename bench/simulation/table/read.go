@@ -16,8 +16,11 @@ func (s *Server) CountAt(replica int, table string, batch uint64) map[string]int
 	}
 	counts := map[string]int64{}
 	for _, p := range t.parts {
+		if !p.seen[replica] || !p.merged && p.batch != batch {
+			continue
+		}
 		for _, r := range p.rows {
-			if r.batch == batch && p.seen[replica] {
+			if r.batch == batch {
 				counts[p.partition]++
 			}
 		}
