@@ -164,6 +164,9 @@ func (l *tokenLog) load() {
 
 // resize changes the window. What it forgets stands in the files still.
 func (l *tokenLog) resize(window int) {
+	if window == l.window {
+		return
+	}
 	l.window = window
 	l.shrink()
 	if window > 0 {

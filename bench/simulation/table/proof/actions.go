@@ -239,7 +239,8 @@ func (a dropTable) run(ctx context.Context, d *database) error {
 
 func (a dropTable) model(m *table.Server) error { return m.Drop(a.table) }
 
-// createTable makes a table again.
+// createTable makes a table again, through Setup, which puts the settings of the other
+// one right as well.
 type createTable struct {
 	table  string
 	window int
@@ -254,7 +255,7 @@ func (a createTable) run(ctx context.Context, d *database) error {
 
 func (a createTable) model(m *table.Server) error {
 	m.CreateWindow(a.table, windowOf(a.table, a.window))
-	return nil
+	return m.Window(windowed, a.window)
 }
 
 // windowOf gives the window that a table is made with.
