@@ -133,6 +133,19 @@ cardinality: ## 10 million distinct keys in one window: totals, heavy keys, memo
 listing: ## A container of a million blobs: the memory that it takes to list them, against its limit
 	@mkdir -p .cache && go build -buildvcs=false -o .cache/bounds ./bench/bounds && .cache/bounds $(ARGS) listing
 
+FAULTS ?= 1000
+MINUTES ?= 10
+
+.PHONY: network
+network: partsctl ## FAULTS (1,000) network faults between the pipeline and each of its services, under load
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PROOF,TestNetwork,./cmd/internal/faults,-faults $(FAULTS) -jobs 4 -progress 10s $(ARGS))
+
+.PHONY: slow-sink
+slow-sink: partsctl ## ClickHouse away for MINUTES (10) under load: memory, and how fast what gathered lands
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PROOF,TestSlowSink,./cmd/internal/faults,-stopped $(MINUTES)m -catch-up 2 $(ARGS))
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

@@ -122,7 +122,7 @@ func (d *Directory) Close() error {
 func (d *Directory) Exclude(context.Context) (release func(), err error) {
 	f, err := d.files.OpenFile(filepath.Join(d.root, "claim.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock ledger: %w", err)
+		return nil, fmt.Errorf("lock ledger: %w", noRoom(err))
 	}
 	if err := f.Lock(true); err != nil {
 		f.Close()

@@ -56,7 +56,7 @@ func DefaultConfig() Config {
 		MaxInFlight: 2, MaxFetches: 4,
 		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute,
 		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 16 << 20, KeepOffsets: 50 * time.Hour,
-		RetryMin: 100 * time.Millisecond, RetryMax: 10 * time.Second,
+		RetryMin: 100 * time.Millisecond, RetryMax: 5 * time.Second,
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/millrace/millrace/cmd/internal/rebuild"
 	"github.com/millrace/millrace/pipeline/blob"
 	"github.com/millrace/millrace/pipeline/ledger"
-	"github.com/millrace/millrace/pipeline/shard"
 	"github.com/millrace/millrace/schemas"
 )
 
@@ -186,7 +185,7 @@ func Rebuild(ctx context.Context, cfg config.Config, deps Deps, id uint16, skipW
 	}
 	d := rebuild.Deps{
 		Target: p.Sink, Blobs: p.Reader, Windows: cfg.Windows, Start: cfg.StartTime,
-		Keep: shard.DefaultConfig().KeepOffsets, Now: time.Now(),
+		Keep: engineConfig(cfg).Shard.KeepOffsets, Now: time.Now(),
 	}
 	if skipWindows {
 		d.Windows = nil

@@ -130,6 +130,7 @@ type Status struct {
 	Epoch        uint64 `json:"epoch"`
 	Live         bool   `json:"live"`
 	Landed       int64  `json:"landed"`
+	Behind       int64  `json:"behind"` // messages that wait at the sources
 	BytesFetched int64  `json:"bytes_fetched"`
 }
 
