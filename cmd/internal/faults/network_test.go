@@ -142,7 +142,7 @@ func (j *networkJob) overHub(t *testing.T) {
 		return j.through(t, s, addr)
 	}})
 	a := j.Config().Accounts[0]
-	j.YAML += fmt.Sprintf("ledger: {expiry: 10s, azure: {name: %s, endpoint: %q, container: ledgers, prefix: test, key: {env: TEST_STORAGE_KEY}}}\n",
+	j.YAML += fmt.Sprintf("ledger: {azure: {name: %s, endpoint: %q, container: ledgers, prefix: test, key: {env: TEST_STORAGE_KEY}}}\n",
 		a.Name, "http://"+j.through(t, theLedger, blobs)+"/"+a.Name)
 	j.publish = j.Notify
 }

@@ -56,7 +56,7 @@ type Config struct {
 	// small request. Default 15 s, at least 10 ms.
 	LagInterval time.Duration
 	// RetryMin and RetryMax bound the wait before a broken link is made anew; it
-	// doubles from one to the other. Defaults 200 ms and 30 s.
+	// doubles from one to the other. Defaults 200 ms and 5 s.
 	RetryMin, RetryMax time.Duration
 	// OwnershipWait is how long the source stays away from a partition that another
 	// reader took. Default 30 s.
@@ -68,7 +68,7 @@ func DefaultConfig(connection secret.Secret, hub string) Config {
 	return Config{
 		ConnectionString: connection, Hub: hub, ConsumerGroup: azeventhubs.DefaultConsumerGroup,
 		Prefetch: 300, MaxUnacknowledged: 10_000, CheckpointInterval: time.Second, LagInterval: 15 * time.Second,
-		RetryMin: 200 * time.Millisecond, RetryMax: 30 * time.Second, OwnershipWait: 30 * time.Second,
+		RetryMin: 200 * time.Millisecond, RetryMax: 5 * time.Second, OwnershipWait: 30 * time.Second,
 	}
 }
 
