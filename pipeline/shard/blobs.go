@@ -149,7 +149,7 @@ func (c *Core) wake() {
 }
 
 func (c *Core) startFetches() {
-	for len(c.ready) > 0 && len(c.fetches) < c.cfg.MaxFetches {
+	for len(c.ready) > 0 && len(c.fetches) < c.cfg.MaxFetches && !c.stalled() {
 		b := c.ready[0]
 		c.ready = c.ready[1:]
 		if reason := c.outside(b.id); reason != "" {

@@ -47,6 +47,9 @@ type Config struct {
 	Once     bool
 	RetryMin time.Duration // first wait after a transient error, doubled each time
 	RetryMax time.Duration
+	// StallAfter without anything landing, while something should, no more is read: the
+	// target is away, and whatever is read would only lie in memory.
+	StallAfter time.Duration
 }
 
 // DefaultConfig gives the defaults of the design.
@@ -56,7 +59,7 @@ func DefaultConfig() Config {
 		MaxInFlight: 2, MaxFetches: 4,
 		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute,
 		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 16 << 20, KeepOffsets: 50 * time.Hour,
-		RetryMin: 100 * time.Millisecond, RetryMax: 5 * time.Second,
+		RetryMin: 100 * time.Millisecond, RetryMax: 5 * time.Second, StallAfter: 30 * time.Second,
 	}
 }
 
@@ -81,8 +84,9 @@ type Core struct {
 	lastSeal  time.Time
 
 	epoch       uint64
-	landing     int  // Land actions that were not answered
-	doubt       bool // some landing is in doubt: fence, probe, then go on
+	landing     int       // Land actions that were not answered
+	landedAt    time.Time // when a piece was last known to be durable
+	doubt       bool      // some landing is in doubt: fence, probe, then go on
 	fencing     bool
 	doneSeq     uint64 // landed without a gap
 	durable     uint64 // ... and the ledger says so
@@ -268,7 +272,18 @@ func (c *Core) proceed() {
 // Accepts says whether a chunk of so many bytes may be decoded now. When not, the
 // chunk waits; an answer that changes this is under way.
 func (c *Core) Accepts(bytes int64) bool {
-	return !c.sealing && c.live && (c.fits(bytes) || c.unlanded() < c.cfg.MaxInFlight)
+	return !c.sealing && c.live && !c.stalled() && (c.fits(bytes) || c.unlanded() < c.cfg.MaxInFlight)
+}
+
+// stalled says that the target has been away for some time.
+func (c *Core) stalled() bool {
+	for _, b := range c.batches {
+		if b.state != landed {
+			oldest := time.UnixMilli(b.manifest.Created)
+			return c.now.Sub(oldest) > c.cfg.StallAfter && c.now.Sub(c.landedAt) > c.cfg.StallAfter
+		}
+	}
+	return false
 }
 
 // minTuple is fewer bytes than any tuple has, to bound the rows of a chunk.

@@ -161,6 +161,7 @@ func (c *Core) pieceLanded(e PieceLanded) {
 	switch {
 	case e.Err == nil || mutant.On(mutant.DoubtBelieved) && errors.Is(e.Err, pipeline.ErrInDoubt):
 		p.landed, p.attempts = true, 0
+		c.landedAt = c.now
 	case errors.Is(e.Err, pipeline.ErrInDoubt):
 		c.doubt = c.doubt || !mutant.On(mutant.DoubtRetried)
 		// A target that leaves every insert in doubt must not be fenced in a tight loop.
