@@ -104,6 +104,7 @@ soak: partsctl ## 3,000 interfaces in 3 accounts at their real pace for SOAK (10
 
 KILLS ?= 200
 STEALS ?= 200
+KAFKA_KILLS ?= 20
 
 .PHONY: kills
 kills: partsctl ## kill -9 of pipeline, ClickHouse or both, KILLS (200) times under load; restarts within 5 s
@@ -113,7 +114,12 @@ kills: partsctl ## kill -9 of pipeline, ClickHouse or both, KILLS (200) times un
 .PHONY: owners
 owners: partsctl ## Owners of a shared ledger, frozen until they are followed and woken late, STEALS (200) times
 	@$(PARTS) check test
-	@$(call PROOF,TestLateOwners,./cmd/internal/faults,-steals $(STEALS) -lanes 4 $(ARGS))
+	@$(call PROOF,TestLateOwners,./cmd/internal/faults,-steals $(STEALS) -lanes 6 $(ARGS))
+
+.PHONY: kafka-kills
+kafka-kills: partsctl ## kill -9 of the pipeline into Kafka and of the broker, KAFKA_KILLS (20) times
+	@$(PARTS) check test
+	@$(call PROOF,TestKafkaKills,./cmd/internal/faults,-kafka-kills $(KAFKA_KILLS) $(ARGS))
 
 .PHONY: sweep
 sweep: partsctl ## Pipeline and ClickHouse killed before every system call of a commit, each call failed once (20 min)
