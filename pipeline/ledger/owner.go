@@ -217,6 +217,8 @@ func (l *Lease) write(ctx context.Context, o Owner) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, ErrChanged) && l.doubled(ctx):
+			continue
 		case !errors.Is(err, pipeline.ErrTransient):
 			return err
 		}
@@ -224,6 +226,19 @@ func (l *Lease) write(ctx context.Context, o Owner) error {
 			return err
 		}
 	}
+}
+
+// doubled says that the object holds what this owner wrote last, as another version: a
+// write that was given up and tried again has come a second time. Nobody has followed,
+// so the next write goes in its place.
+func (l *Lease) doubled(ctx context.Context) bool {
+	there, version, err := readOwner(ctx, l.store)
+	same := there.Instance == l.cfg.Instance && there.Epoch == l.owner.Epoch && there.Serial == l.owner.Serial && there.Renewed.Equal(l.owner.Renewed)
+	if err != nil || !same || version == l.version {
+		return false
+	}
+	l.version = version
+	return true
 }
 
 // Keep gives signs of life until ctx ends, and then gives nil. Whatever the owner
@@ -239,9 +254,6 @@ func (l *Lease) Keep(ctx context.Context) error {
 		err := l.renew(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the caller has asked for the end
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("no sign of life could be given for %v: %w", l.cfg.Expiry, pipeline.ErrFenced)
 		}
 		if err != nil {
 			return l.lost(ctx, err)
@@ -261,8 +273,12 @@ func (l *Lease) renew(ctx context.Context) error {
 	return l.write(ctx, o)
 }
 
-// lost says who took over.
+// lost says who took over, or that for too long nobody could be told that this owner
+// lives: then another one may have.
 func (l *Lease) lost(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("no sign of life could be given for %v: %w", l.cfg.Expiry, pipeline.ErrFenced)
+	}
 	if !errors.Is(err, ErrChanged) {
 		return fmt.Errorf("keep the ledger: %w", err)
 	}
@@ -275,7 +291,8 @@ func (l *Lease) lost(ctx context.Context, err error) error {
 // Raise takes the next epoch, for another run of the engine by the same owner: the
 // fence of the run before has risen within its own.
 //
-// Errors: ErrFenced when another instance has taken over.
+// Errors: ErrFenced when another instance has taken over, or could have: for as long
+// as the expiry the epoch could not be written.
 func (l *Lease) Raise(ctx context.Context) error { return l.raise(ctx, 0) }
 
 // RaiseTo is Raise to at least this epoch.

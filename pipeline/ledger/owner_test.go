@@ -262,6 +262,58 @@ func TestOwnerWithoutStore(t *testing.T) {
 }
 
 // Of many that wait, one takes over.
+// A store that does not answer for as long as the expiry costs an owner its ledger,
+// not its process: it stands by and may own it again.
+func TestRaiseWithoutStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContainer()
+		cfg := ledger.OwnerConfig{Instance: "a", Expiry: 5 * time.Second}
+		l, err := ledger.Own(t.Context(), c, cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.down = func(string) error { return pipeline.ErrTransient }
+		if err := l.Raise(t.Context()); !errors.Is(err, pipeline.ErrFenced) {
+			t.Errorf("raise: %v, want %v", err, pipeline.ErrFenced)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.Raise(ended); errors.Is(err, pipeline.ErrFenced) || err == nil {
+			t.Errorf("raise of somebody who stops: %v, want no loss", err)
+		}
+		c.down = nil
+		if l, err = ledger.Own(t.Context(), c, cfg, nil); err != nil || l.Epoch() != 2 {
+			t.Errorf("own again: epoch %d, %v", l.Epoch(), err)
+		}
+	})
+}
+
+// A sign of life that was given up, tried again, and comes a second time is no other
+// owner.
+func TestSignOfLifeComesTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newContainer()
+		l, err := ledger.Own(t.Context(), c, ledger.OwnerConfig{Instance: "a", Expiry: 5 * time.Second}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { kept <- l.Keep(ctx) }()
+		for range 3 {
+			time.Sleep(2 * time.Second) // of the bubble
+			c.mu.Lock()
+			c.set("owner", c.objects["owner"])
+			c.mu.Unlock()
+		}
+		time.Sleep(10 * time.Second)
+		stop()
+		if err := <-kept; err != nil {
+			t.Errorf("keep: %v", err)
+		}
+	})
+}
+
 func TestOneOfManyTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContainer()
