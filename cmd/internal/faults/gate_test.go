@@ -35,6 +35,7 @@ type trap struct {
 	taken  atomic.Bool
 	caught chan struct{} // closed when it is there
 	open   chan struct{} // closed when it may go on
+	told   chan struct{} // closed when the server has answered
 }
 
 func newGate(t *testing.T) *gate {
@@ -80,7 +81,7 @@ func (g *gate) serve() {
 
 // catch sets a trap for the next INSERT.
 func (g *gate) catch(at where) *trap {
-	tr := &trap{at: at, caught: make(chan struct{}), open: make(chan struct{})}
+	tr := &trap{at: at, caught: make(chan struct{}), open: make(chan struct{}), told: make(chan struct{})}
 	g.trap.Store(tr)
 	return tr
 }
@@ -182,6 +183,7 @@ func (p *passage) down() {
 			return
 		}
 		if tr := p.held.Swap(nil); tr != nil {
+			close(tr.told)
 			if tr.at == after {
 				close(tr.caught)
 				<-tr.open

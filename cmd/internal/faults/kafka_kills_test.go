@@ -96,6 +96,9 @@ func TestKafkaKills(t *testing.T) {
 		t.Logf("kill %d: %s, landed after %.2f s", f.Kills+1, target, time.Since(restarted).Seconds())
 	}
 	truth := stopEstate()
+	for deadline := time.Now().Add(jobtest.Patience); landed(committed(t, k.Addr)) < truth.Totals.Tuples && time.Now().Before(deadline); {
+		time.Sleep(500 * time.Millisecond)
+	}
 	if _, took := p.Stop(syscall.SIGTERM); p.Cmd.ProcessState.ExitCode() != 0 {
 		t.Fatalf("end of input: exit code %d after %v", p.Cmd.ProcessState.ExitCode(), took)
 	}
@@ -152,6 +155,14 @@ func committed(t *testing.T, addr string) reconcile.Contents {
 		c.Minutes[m.WindowStart.UnixMilli()] = at
 	})
 	return c
+}
+
+// landed counts the rows.
+func landed(c reconcile.Contents) (rows uint64) {
+	for _, b := range c.Blobs {
+		rows += b.Rows
+	}
+	return rows
 }
 
 func each(t *testing.T, addr, topic string, f func(message)) {

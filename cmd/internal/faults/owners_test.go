@@ -19,7 +19,7 @@ import (
 
 var (
 	steals = flag.Int("steals", 4, "how often a frozen owner loses its ledger, and wakes up late")
-	lanes  = flag.Int("lanes", 2, "how many ledgers, each with its instances, side by side")
+	lanes  = flag.Int("lanes", 4, "how many ledgers, each with its instances, side by side")
 )
 
 type ownerFigures struct {
@@ -147,6 +147,7 @@ func (l *lane) run() {
 	l.owner.Stop(syscall.SIGTERM)
 	last.Until("owner", jobtest.Owns)
 	truth := stopEstate()
+	l.Settle(truth)
 	if _, took := last.Stop(syscall.SIGTERM); last.Cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("end of input: exit code %d after %v", last.Cmd.ProcessState.ExitCode(), took)
 	}
@@ -200,7 +201,10 @@ func (l *lane) late() {
 		time.Sleep(l.moment(1500 * time.Millisecond)) // as above
 		if tr != nil && l.rng.IntN(3) > 0 {
 			tr.release()
-			time.Sleep(l.moment(300 * time.Millisecond)) // as above
+			select {
+			case <-tr.told:
+			case <-time.After(5 * time.Second):
+			}
 		}
 		err := late.Process.Signal(syscall.SIGCONT)
 		if tr != nil {
@@ -258,7 +262,9 @@ func (l *lane) short() {
 	}
 	l.owner.Signal(syscall.SIGCONT)
 	s := l.owner.Until("landing again", func(s jobtest.Status) bool { return jobtest.Owns(s) && s.Landed > before.Landed })
-	if s.Epoch != before.Epoch {
+	// On a machine that is busy beyond measure an owner may give up by itself, and comes
+	// back with another epoch.
+	if s.Owner != before.Owner {
 		l.T.Errorf("the ledger changed hands: %+v, then %+v", before, s)
 	}
 	l.tally.count(func(f *ownerFigures) { f.Short++ })

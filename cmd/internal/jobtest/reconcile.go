@@ -2,6 +2,7 @@ package jobtest
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/millrace/millrace/bench/traffic"
 	"github.com/millrace/millrace/cmd/internal/reconcile"
@@ -51,6 +52,18 @@ const countsDiffer = `SELECT count() FROM
 FULL OUTER JOIN (SELECT blob, count() AS n FROM millrace.flows GROUP BY blob) AS f ON b.blob = f.blob
 LEFT JOIN (SELECT blob, count() AS q FROM millrace.quarantine GROUP BY blob) AS x ON f.blob = x.blob
 WHERE b.n != f.n OR b.q != x.q`
+
+// Settle waits until as many rows have landed as were written, or for as long as a
+// test has patience: what is missing then, Reconcile tells. A pipeline that is stopped
+// leaves to the next one what it had not been told of.
+func (w *World) Settle(truth traffic.Truth) {
+	w.T.Helper()
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if n, err := w.Count("SELECT count() FROM millrace.flows"); err == nil && n >= truth.Totals.Tuples {
+			return
+		}
+	}
+}
 
 // Reconcile compares everything with the truth, and logs where they differ. Every
 // window must have closed.
