@@ -16,8 +16,10 @@ func Audit(b Book) Verdict {
 	if b.HasTopic {
 		a.sameRows(table, a.rows("topic", b.Topic))
 	}
-	a.units(table)
-	a.windows(table)
+	a.assign(table)
+	a.units()
+	a.watermarks()
+	a.windows()
 	a.acks()
 	return a.verdict
 }
@@ -31,7 +33,8 @@ type auditor struct {
 	numbers map[uint64]int  // tuples
 	chains  map[int][]Batch // of each shard, by rising sequence
 	shards  []int           // sorted
-	ranges  map[content][]span
+	ranges  map[content][]*span
+	unitOf  []*span         // of each tuple that was committed and is good
 	seen    map[content]int // generation that the pipeline gave to a blob's content
 	reject  []bool          // tuples that are in quarantine
 }
@@ -55,12 +58,15 @@ type span struct {
 	Unit
 	batch *Batch
 	prior int64 // watermark of the shard before that batch
+
+	rows   int64 // good tuples in it
+	latest int64 // highest event time of theirs, ms; 0 without any
 }
 
 func newAuditor(b Book) *auditor {
 	a := &auditor{
 		book: b, places: map[place][]int{}, numbers: map[uint64]int{}, chains: map[int][]Batch{},
-		ranges: map[content][]span{}, seen: map[content]int{}, reject: make([]bool, len(b.Written)),
+		ranges: map[content][]*span{}, unitOf: make([]*span, len(b.Written)), seen: map[content]int{}, reject: make([]bool, len(b.Written)),
 	}
 	for i, t := range b.Written {
 		at := placeOf(t)

@@ -72,7 +72,7 @@ func right() Book {
 			}},
 		},
 		Acks:    []Ack{{Partition: 1, Offset: 5, AtMS: noon, Blob: a, Length: 302, DurableLength: 302}},
-		Drained: true, DrainMS: 1000,
+		Drained: true, DrainMS: 1000, EndOfInput: true, OutOfOrdernessMS: 1000,
 	}
 }
 
@@ -164,6 +164,8 @@ func TestWrongBooks(t *testing.T) {
 			b.Batches[1].WatermarkMS, b.Batches[2].WatermarkMS = noon+150_000, noon+150_000
 		}, "windows", "windows_all"},
 
+		{"open at the end", func(b *Book) { b.Batches[3].WatermarkMS = noon + 60_000 }, "windows", "open at the end of the input"},
+
 		{"a gap in the batches", func(b *Book) { b.Batches = append(b.Batches[:1], b.Batches[2:]...) }, "batches", "batch 3 stands where 2 is due"},
 		{"no first batch", func(b *Book) { b.Batches = b.Batches[1:] }, "batches", "batch 2 stands where 1 is due"},
 		{"a batch twice", func(b *Book) { b.Batches = append(b.Batches, b.Batches[3]) }, "batches", "that of another batch"},
@@ -179,6 +181,11 @@ func TestWrongBooks(t *testing.T) {
 		{"a blob in two shards", func(b *Book) { b.Batches[4].Units[0].Blob = a; b.Batches[4].Units[0].Offset = 302 }, "batches", "belongs to shard 0"},
 		{"a manifest with other rows", func(b *Book) { b.Batches[0].Units[0].Rows = 3 }, "batches", "hold 2 good tuples, the manifest says 3"},
 		{"a unit that never landed", func(b *Book) { b.Batches[3].Units = []Unit{{Blob: a, Offset: 302, Length: 9, Rows: 1}} }, "batches", "hold 0 good tuples"},
+		{"a watermark ahead of every row", func(b *Book) { b.OutOfOrdernessMS = 1001 }, "batches", "ahead of every event time"},
+		{"a watermark that does not wait", func(b *Book) {
+			b.Batches[1].Units = append(b.Batches[1].Units, b.Batches[4].Units...)
+			b.Batches[4].Units = nil
+		}, "batches", "past 1 streams, of which 0 are idle"},
 		{"rows without a manifest", func(b *Book) { b.Batches = nil }, "batches", "no manifest covers"},
 		{"a row of another batch", func(b *Book) { b.Landed[0].BatchID = id(0, 2) }, "batches", "its bytes belong to batch"},
 
@@ -221,6 +228,20 @@ func TestContentThatNobodySaw(t *testing.T) {
 	book.Written[6].Generation = 3
 	if v := Audit(book); !v.Clean() {
 		t.Errorf("findings:\n%s", strings.Join(v.Findings, "\n"))
+	}
+}
+
+// An idle stream is not waited for, and hours of one interface are one stream.
+func TestIdleStreamIsNotWaitedFor(t *testing.T) {
+	book := right()
+	book.Batches[1].Units = append(book.Batches[1].Units, book.Batches[4].Units...)
+	book.Batches[4].Units, book.Batches[1].Idle = nil, 1
+	if text := strings.Join(Audit(book).Findings, "\n"); strings.Contains(text, "streams") {
+		t.Errorf("findings:\n%s", text)
+	}
+	one, two := "a/c/x/y=2026/m=11/d=23/h=06/m=00/macAddress=00/PT1H.json", "a/c/x/y=2026/m=11/d=23/h=07/m=00/macAddress=00/PT1H.json"
+	if got := streamOf(one); got != streamOf(two) || got != "a/c/x/macAddress=00/PT1H.json" {
+		t.Errorf("stream %q", got)
 	}
 }
 

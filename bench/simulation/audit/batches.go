@@ -49,7 +49,7 @@ func (a *auditor) chain(shard int, chain []Batch) {
 		}
 		for _, u := range b.Units {
 			of := content{u.Blob, u.Generation}
-			a.ranges[of] = append(a.ranges[of], span{u, b, watermark})
+			a.ranges[of] = append(a.ranges[of], &span{Unit: u, batch: b, prior: watermark})
 		}
 		watermark = max(watermark, b.WatermarkMS)
 	}
@@ -77,7 +77,7 @@ func (a *auditor) ranged() {
 					s.batch.Seq, s.batch.Shard, of.blob, of.generation, s.Offset, end, overlapOrHole(s.Offset, end))
 			}
 		}
-		slices.SortStableFunc(spans, func(x, y span) int { return cmp.Compare(x.Offset, y.Offset) })
+		slices.SortStableFunc(spans, func(x, y *span) int { return cmp.Compare(x.Offset, y.Offset) })
 	}
 }
 
@@ -90,14 +90,14 @@ func overlapOrHole(offset, end int64) string {
 
 // spanOf finds the unit that committed the bytes of a tuple; of is what the pipeline
 // calls the content.
-func (a *auditor) spanOf(of content, offset int64) (span, bool) {
+func (a *auditor) spanOf(of content, offset int64) (*span, bool) {
 	spans := a.ranges[of]
-	i, exact := slices.BinarySearchFunc(spans, offset, func(s span, offset int64) int { return cmp.Compare(s.Offset, offset) })
+	i, exact := slices.BinarySearchFunc(spans, offset, func(s *span, offset int64) int { return cmp.Compare(s.Offset, offset) })
 	if !exact {
 		i--
 	}
 	if i < 0 || offset >= spans[i].Offset+spans[i].Length {
-		return span{}, false
+		return nil, false
 	}
 	return spans[i], true
 }
@@ -115,7 +115,7 @@ func (a *auditor) inItsBatch(where string, t Tuple, of content, batch uint64) {
 
 // units: rows carry the batch of their bytes, and a committed unit has landed with as
 // many rows as it says.
-func (a *auditor) units(landed []int) {
+func (a *auditor) units() {
 	for _, r := range a.book.Landed {
 		if i, ok := a.numbers[r.Number]; ok {
 			a.inItsBatch("flows", a.book.Written[i], content{r.Blob, r.Generation}, r.BatchID)
@@ -129,26 +129,27 @@ func (a *auditor) units(landed []int) {
 	if !a.book.Drained {
 		return
 	}
-	type key struct {
-		of     content
-		offset int64
+	for _, of := range sortedContents(a.ranges) {
+		for _, s := range a.ranges[of] {
+			if s.rows != s.Rows {
+				a.find(&a.verdict.Batches, "batch %d of shard %d: bytes %d to %d of blob %q hold %d good tuples, the manifest says %d rows",
+					s.batch.Seq, s.batch.Shard, s.Offset, s.Offset+s.Length, of.blob, s.rows, s.Rows)
+			}
+		}
 	}
-	rows := map[key]int64{}
+}
+
+// assign gives each good tuple that was committed to its unit.
+func (a *auditor) assign(landed []int) {
 	for i, t := range a.book.Written {
 		of, known := a.contentOf(t)
 		if !known || t.Reason != "" || t.Gone && landed[i] == 0 {
 			continue
 		}
 		if s, ok := a.spanOf(of, t.Offset); ok {
-			rows[key{of, s.Offset}]++
-		}
-	}
-	for _, of := range sortedContents(a.ranges) {
-		for _, s := range a.ranges[of] {
-			if n := rows[key{of, s.Offset}]; n != s.Rows {
-				a.find(&a.verdict.Batches, "batch %d of shard %d: bytes %d to %d of blob %q hold %d good tuples, the manifest says %d rows",
-					s.batch.Seq, s.batch.Shard, s.Offset, s.Offset+s.Length, of.blob, n, s.Rows)
-			}
+			a.unitOf[i] = s
+			s.rows++
+			s.latest = max(s.latest, t.TimeMS)
 		}
 	}
 }

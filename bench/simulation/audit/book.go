@@ -75,6 +75,7 @@ type Batch struct {
 	Shard       int
 	Seq         uint64 // 1, 2, 3 ... in each shard
 	WatermarkMS int64  // of the shard, after this batch
+	Idle        int    // streams that the watermark did not wait for
 	Units       []Unit
 }
 
@@ -115,6 +116,11 @@ type Book struct {
 	// simulated time.
 	Drained bool
 	DrainMS int64
+	// EndOfInput: the end closes every window.
+	EndOfInput bool
+	// OutOfOrdernessMS is how far behind the highest event time of a stream the watermark
+	// stays.
+	OutOfOrdernessMS int64
 	// Unstartable is the error of a start that failed for ever; "" when there was none.
 	Unstartable string
 }

@@ -63,8 +63,8 @@ func (s totals) String() string {
 // A tuple is late when the watermark before its batch had passed the end of its window
 // and the allowed lateness: it belongs to a correction row of its own batch. All
 // others belong to one row of the batch whose watermark passes that end first.
-func (a *auditor) windows(landed []int) {
-	want := a.counted(landed)
+func (a *auditor) windows() {
+	want := a.counted()
 	got := map[partial]totals{}
 	for _, r := range a.book.Windows {
 		p := partial{group{r.Table, r.StartMS, strings.Join(r.Key, "\x00")}, r.BatchID, r.Late}
@@ -107,7 +107,7 @@ func merge(rows map[partial]totals) map[group]totals {
 }
 
 // counted gives the rows that must be there.
-func (a *auditor) counted(landed []int) map[partial]totals {
+func (a *auditor) counted() map[partial]totals {
 	want := map[partial]totals{}
 	for _, w := range a.book.WindowDefs {
 		values := make([]func(Tuple) string, len(w.GroupBy))
@@ -117,12 +117,8 @@ func (a *auditor) counted(landed []int) map[partial]totals {
 			}
 		}
 		for i, t := range a.book.Written {
-			of, known := a.contentOf(t)
-			if !known || t.Reason != "" || t.Gone && landed[i] == 0 {
-				continue
-			}
-			s, ok := a.spanOf(of, t.Offset)
-			if !ok {
+			s := a.unitOf[i]
+			if s == nil {
 				continue
 			}
 			key := make([]string, len(values))
@@ -131,9 +127,12 @@ func (a *auditor) counted(landed []int) map[partial]totals {
 			}
 			start := t.TimeMS - t.TimeMS%w.SizeMS
 			p := partial{group: group{w.Table, start, strings.Join(key, "\x00")}}
-			if p.batch, p.late, ok = a.closing(s, start+w.SizeMS+w.LatenessMS); ok {
+			var closed bool
+			if p.batch, p.late, closed = a.closing(s, start+w.SizeMS+w.LatenessMS); closed {
 				m := want[p]
 				want[p] = totals{1, m.rows + 1, m.packets + t.Packets, m.bytes + t.Bytes}
+			} else if a.book.EndOfInput && a.book.Drained {
+				a.find(&a.verdict.Windows, "window: %s: open at the end of the input, with %s", p.group, t)
 			}
 		}
 	}
@@ -142,7 +141,7 @@ func (a *auditor) counted(landed []int) map[partial]totals {
 
 // closing gives the batch that writes the row for tuples of a unit in a window that
 // is open until the watermark reaches end; false when that is still to come.
-func (a *auditor) closing(s span, end int64) (batch uint64, late, closed bool) {
+func (a *auditor) closing(s *span, end int64) (batch uint64, late, closed bool) {
 	if end <= s.prior {
 		return s.batch.ID, true, true
 	}
