@@ -29,19 +29,20 @@ const (
 	DoneAhead
 	DoubtRetried
 	DoubtBelieved
-	RefusalBelieved
 	StartTrusts
 	WatermarkBack
 	WatermarkForgotten
 	WatermarkRecordedLate
 	WatermarkByClock
 	WatermarkOfNow
+	WatermarkOfFastest
 	BasePositionsLate
 	BaseTooEarly
 	PositionEarly
 	PositionForgotten
 	GenerationKept
 	RewriteIgnored
+	GoneIsRewritten
 	DrainEarly
 	UnitTwice
 )
@@ -71,9 +72,11 @@ const (
 	SnapshotForgetsWindow
 )
 
-// In pipeline, pipeline/decode and pipeline/source/lowwater.
+// In pipeline, pipeline/blob, pipeline/decode and pipeline/source.
 const (
 	SecondDayDropped ID = iota + 301
 	OffsetInChunk
+	TailUnchecked
 	MarkPastHole
+	SweepOnce
 )

@@ -214,7 +214,7 @@ func (c *Core) fetchDone(e FetchDone) {
 	case e.Err != nil:
 		c.fetchFailed(f, e.Err)
 		return
-	case e.Outcome == Rewritten && !mutant.On(mutant.RewriteIgnored):
+	case e.Outcome == Rewritten && !mutant.On(mutant.RewriteIgnored), e.Outcome == Gone && mutant.On(mutant.GoneIsRewritten):
 		// The blob's old bytes are gone. What was landed stays; the new content gets
 		// addresses of its own, and people are told.
 		b.position = ledger.Position{Blob: b.id, Generation: b.position.Generation + 1}

@@ -169,7 +169,6 @@ func (c *Core) pieceLanded(e PieceLanded) {
 		p.attempts++
 	case errors.Is(e.Err, pipeline.ErrFenced) && e.Epoch < c.epoch:
 		// Our own fence refused it: it is not there, and is sent again.
-		p.landed = mutant.On(mutant.RefusalBelieved)
 	case errors.Is(e.Err, pipeline.ErrTransient):
 		p.retryAt = c.now.Add(c.backoff(p.attempts))
 		p.attempts++

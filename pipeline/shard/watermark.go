@@ -26,7 +26,7 @@ func (c *Core) nextWatermark() pipeline.Watermark {
 		if c.idle(s) {
 			continue
 		}
-		if t := s.maxTime - c.cfg.OutOfOrderness.Milliseconds(); least == 0 || t < least {
+		if t := s.maxTime - c.cfg.OutOfOrderness.Milliseconds(); least == 0 || (t < least) != mutant.On(mutant.WatermarkOfFastest) {
 			least = t
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Source sweeps containers. It implements pipeline.Source.
@@ -325,7 +326,7 @@ func (s *Source) listRoot(ctx context.Context, c *state, r *root, now time.Time,
 			first = err
 		}
 		last := h.Add(span - time.Hour) // the youngest hour listed
-		if h = h.Add(span); first == nil && now.Sub(last) >= settled {
+		if h = h.Add(span); first == nil && (now.Sub(last) >= settled || mutant.On(mutant.SweepOnce)) {
 			r.next = h
 		}
 	}
