@@ -94,6 +94,11 @@ sim: ## The pipeline in SEEDS (1000) simulated worlds full of faults, from seed 
 	@mkdir -p .cache && go build -buildvcs=false -o .cache/simulation ./bench/simulation
 	@exec .cache/simulation -seeds $(SEEDS) -first $(FIRST) $(ARGS)
 
+.PHONY: mutants
+mutants: ## Seeded bugs, each of which the simulation finds within 500 seeds: make mutants ARGS='AckEarly'
+	@mkdir -p .cache && go build -buildvcs=false -tags mutants -o .cache/mutants ./bench/simulation
+	@exec .cache/mutants -mutants -seeds 500 -first $(FIRST) $(ARGS)
+
 SOAK ?= 10m
 
 .PHONY: soak

@@ -14,6 +14,7 @@ type hunt struct {
 	first   uint64
 	seeds   int // at most
 	workers int
+	try     func(seed uint64) world.Result
 }
 
 // run gives the result of the first seed that is bad, and how many seeds there were up
@@ -34,7 +35,7 @@ func (h hunt) run() (r world.Result, seeds int, found bool) {
 				if i >= least.Load() {
 					return
 				}
-				r := world.Run(world.Options{Seed: h.first + uint64(i)})
+				r := h.try(h.first + uint64(i))
 				if !r.Bad() {
 					continue
 				}

@@ -3,6 +3,7 @@
 //
 //	simulation -seeds 10000 -first 1     many; the last line is one JSON object
 //	simulation -seed 17 -trace           one, told line by line
+//	simulation -mutants -seeds 500       seeded bugs, each of which a seed must find
 //
 // The exit code is 1 when anything was lost, doubled, altered or stuck, or when the
 // seeds together prove too little.
@@ -32,6 +33,7 @@ func run() int {
 	one := flag.Uint64("seed", 0, "run this `seed` alone")
 	trace := flag.Bool("trace", false, "with -seed: tell everything that happens")
 	profile := flag.String("profile", "", "write a CPU profile to this `file`")
+	hunting := flag.Bool("mutants", false, "find the mutants that are named, or all of them")
 	flag.Parse()
 	debug.SetGCPercent(400)
 	if *profile != "" {
@@ -49,6 +51,10 @@ func run() int {
 	}
 	if *one > 0 {
 		*first, *seeds, *workers = *one, 1, 1
+	}
+	if *hunting {
+		try := func(seed uint64) world.Result { return world.Run(world.Options{Seed: seed}) }
+		return mutants(flag.Args(), hunt{first: *first, seeds: *seeds, workers: *workers, try: try}, os.Stdout, os.Stderr)
 	}
 	var out io.Writer
 	if *trace && *one > 0 {

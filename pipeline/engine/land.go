@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/decode"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/mutant"
 	"github.com/millrace/millrace/pipeline/shard"
 	"github.com/millrace/millrace/schemas"
 )
@@ -78,7 +79,9 @@ func (r *runner) operate(id pipeline.BatchID, w pipeline.Watermark, flows arrow.
 		in.Flows = append(in.Flows, p.Record)
 	}
 	pieces = append(pieces, quarantinePieces(r.e.parts.Allocator, id, r.rejects)...)
-	r.rejects = nil
+	if !mutant.On(mutant.RejectsKept) {
+		r.rejects = nil
+	}
 	for _, op := range r.operators {
 		began := time.Now()
 		more, err := op.Apply(in)
@@ -118,6 +121,10 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	m := a.Manifest
 	if m.Decoder > decode.Version {
 		return shard.Failed{Err: fmt.Errorf("replay batch %v: it was decoded by version %d, this program knows versions up to %d: start the release that wrote the ledger, stop it softly, then go back", m.Batch, m.Decoder, decode.Version)}
+	}
+	if a.Muted && mutant.On(mutant.ReplaySkipped) {
+		r.sealedSeq = m.Seq
+		return shard.Replayed{Seq: m.Seq}
 	}
 	texts := make([][]byte, len(m.Units))
 	group, gctx := errgroup.WithContext(ctx)
@@ -243,12 +250,16 @@ func (r *runner) answer(ctx context.Context, err error, ev shard.Event) shard.Ev
 }
 
 func (r *runner) fence(ctx context.Context, a shard.SetFence) shard.Event {
+	id := r.id
+	if mutant.On(mutant.FenceOfFirst) {
+		id = 0
+	}
 	info := r.e.parts.Ledger.Info()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.e.atOneTime(len(r.e.parts.Sinks)))
 	for _, s := range r.e.parts.Sinks {
 		group.Go(func() error {
-			return r.patiently(gctx, "fence", func() error { return s.Sink.Fence(gctx, info.ID, r.id, a.Epoch) })
+			return r.patiently(gctx, "fence", func() error { return s.Sink.Fence(gctx, info.ID, id, a.Epoch) })
 		})
 	}
 	return r.answer(ctx, group.Wait(), shard.FenceSet(a))
@@ -262,6 +273,11 @@ func (r *runner) probe(ctx context.Context, a shard.Probe) shard.Event {
 		rows, err = r.e.probeAll(ctx, id, a.Pieces)
 		return err
 	})
+	if err == nil && mutant.On(mutant.ProbeOfFirst) {
+		for i, p := range a.Pieces {
+			rows[i] = p.Rows * min(rows[0], 1)
+		}
+	}
 	if err == nil {
 		r.log.InfoContext(ctx, "probed a batch in doubt", slog.String("batch", id.String()), slog.Int("pieces", len(a.Pieces)), slog.Any("rows_found", rows))
 	}
@@ -311,6 +327,9 @@ func (r *runner) writeBase(ctx context.Context, a shard.WriteBase) shard.Event {
 	if s, ok := r.bases[base.Seq]; ok {
 		base.Operators = s
 		delete(r.bases, base.Seq)
+		if mutant.On(mutant.SnapshotOfNow) {
+			base.Operators, _ = r.snapshots()
+		}
 	} else {
 		if r.sealedSeq != base.Seq {
 			panic(fmt.Sprintf("BUG: base of batch %d without a snapshot, operators are at %d", base.Seq, r.sealedSeq))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/mutant"
 )
 
 // Directory is a Store in a folder of the local disk. It holds an OS lock on the
@@ -91,6 +92,9 @@ func (d *Directory) syncAbove() error {
 // could do that leaves objects that are only in the page cache: whoever found one,
 // built on it, and then lost it with the power, would write another one in its place.
 func (d *Directory) syncBelow() error {
+	if mutant.On(mutant.FoundUnsynced) {
+		return nil
+	}
 	err := d.files.WalkDir(d.root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
@@ -178,12 +182,18 @@ func (d *Directory) write(name string, data []byte, publish func(temporary, path
 	if err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
 	}
+	if mutant.On(mutant.WrittenInPlace) {
+		return errors.Join(d.writeSynced(path, data), d.syncFolder(folder))
+	}
 	defer func() { _ = d.files.Remove(temporary) }() // gone already after a rename
 	if err := d.writeSynced(temporary, data); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
 	}
 	if err := publish(temporary, path); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, noRoom(err))
+	}
+	if mutant.On(mutant.FolderUnsynced) {
+		return nil
 	}
 	if err := d.syncFolder(folder); err != nil {
 		return fmt.Errorf("write ledger object %q: %w", name, err)
@@ -208,7 +218,7 @@ func (d *Directory) prepare(folder string) (string, error) {
 		if err := d.files.MkdirAll(folder, 0o700); err != nil {
 			return "", err
 		}
-		for f := folder; f != d.root; f = filepath.Dir(f) {
+		for f := folder; f != d.root && !mutant.On(mutant.NewFolderUnsynced); f = filepath.Dir(f) {
 			if err := d.syncFolder(filepath.Dir(f)); err != nil {
 				return "", err
 			}
@@ -226,6 +236,9 @@ func (d *Directory) writeSynced(path string, data []byte) error {
 	if _, err := f.Write(data); err != nil {
 		f.Close()
 		return err
+	}
+	if mutant.On(mutant.FileUnsynced) {
+		return f.Close()
 	}
 	if err := f.Sync(); err != nil {
 		f.Close()

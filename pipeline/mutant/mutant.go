@@ -49,7 +49,12 @@ const (
 
 // In pipeline/ledger.
 const (
-	ManifestOverwritten ID = iota + 101
+	FileUnsynced ID = iota + 101
+	FolderUnsynced
+	NewFolderUnsynced
+	FoundUnsynced
+	WrittenInPlace
+	ManifestOverwritten
 	LoserGoesOn
 	SequenceReused
 	IntentIsDone
@@ -58,6 +63,15 @@ const (
 	LeaseEpochKept
 	LeaseUnchecked
 	ChecksumIgnored
+)
+
+// In pipeline/engine.
+const (
+	SnapshotOfNow ID = iota + 401
+	ReplaySkipped
+	ProbeOfFirst
+	FenceOfFirst
+	RejectsKept
 )
 
 // In operators/window.
@@ -79,4 +93,13 @@ const (
 	TailUnchecked
 	MarkPastHole
 	SweepOnce
+)
+
+// In bench/simulation/world, where it does what sinks/clickhouse does.
+const (
+	InsertUnfenced ID = iota + 501
+	InsertHalf
+	InsertRenumbered
+	FenceUnwaited
+	DoubtIsTransient
 )

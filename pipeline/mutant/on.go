@@ -79,6 +79,11 @@ var All = []Mutant{
 	{DrainEarly, "DrainEarly", "stops with a final base while a batch has not landed"},
 	{UnitTwice, "UnitTwice", "does not move a blob's position when a batch is recovered"},
 
+	{FileUnsynced, "FileUnsynced", "does not sync a ledger file before it is published"},
+	{FolderUnsynced, "FolderUnsynced", "does not sync the folder after a ledger file got its name"},
+	{NewFolderUnsynced, "NewFolderUnsynced", "does not sync the folder above a new one"},
+	{FoundUnsynced, "FoundUnsynced", "builds on ledger files that a killed owner may not have synced"},
+	{WrittenInPlace, "WrittenInPlace", "writes ledger files in place instead of beside and renamed"},
 	{ManifestOverwritten, "ManifestOverwritten", "replaces a manifest that another owner created"},
 	{LoserGoesOn, "LoserGoesOn", "goes on with its own batch when another owner's manifest was first"},
 	{SequenceReused, "SequenceReused", "gives a batch the number of one that is in doubt"},
@@ -88,6 +93,12 @@ var All = []Mutant{
 	{LeaseEpochKept, "LeaseEpochKept", "takes a shared ledger over under the epoch of the owner before"},
 	{LeaseUnchecked, "LeaseUnchecked", "becomes owner even when somebody else did in the meantime"},
 	{ChecksumIgnored, "ChecksumIgnored", "reads a ledger file whose checksum is wrong"},
+
+	{SnapshotOfNow, "SnapshotOfNow", "writes a base with the operators' state of now beside the positions of then"},
+	{ReplaySkipped, "ReplaySkipped", "does not show batches that have landed to the operators again"},
+	{ProbeOfFirst, "ProbeOfFirst", "probes the first piece of a batch and takes the others to be like it"},
+	{FenceOfFirst, "FenceOfFirst", "sets the fence of shard 0 instead of its own"},
+	{RejectsKept, "RejectsKept", "puts the quarantine of a batch into the next one too"},
 
 	{WindowTwice, "WindowTwice", "keeps a window after it was written"},
 	{WindowStale, "WindowStale", "adds rows to a window that has been written and forgotten"},
@@ -103,4 +114,10 @@ var All = []Mutant{
 	{TailUnchecked, "TailUnchecked", "does not compare the bytes before a blob's position"},
 	{MarkPastHole, "MarkPastHole", "saves the position of the last acknowledged message past others that are not"},
 	{SweepOnce, "SweepOnce", "lists an hour once and never again"},
+
+	{InsertUnfenced, "InsertUnfenced", "sends an INSERT that does not look at the fence"},
+	{InsertHalf, "InsertHalf", "sends half of a piece"},
+	{InsertRenumbered, "InsertRenumbered", "gives every attempt of a piece a batch number of its own"},
+	{FenceUnwaited, "FenceUnwaited", "does not wait for older INSERTs that still run when the fence is set"},
+	{DoubtIsTransient, "DoubtIsTransient", "calls a broken connection a refusal that may be tried again"},
 }

@@ -208,7 +208,7 @@ func (p *process) checkpoint() {
 func (p *process) saveMarks() {
 	for i, m := range p.marks {
 		if low, ok := m.Mark(); ok {
-			p.w.hub.saved[i] = low + 1
+			p.w.hub.save(i, low+1)
 		}
 	}
 }

@@ -15,6 +15,7 @@ type message struct {
 	generation int
 	length     int64
 	at         time.Duration
+	done       bool // it was acknowledged
 }
 
 // partition is the log of one partition of the hub.
@@ -117,6 +118,16 @@ func (h *hub) expire() {
 	}
 }
 
+// save sets a checkpoint. What it passes is not read again: that, too, must be durable.
+func (h *hub) save(to int, next int64) {
+	for at := h.saved[to]; at < next; at++ {
+		if m := &h.partitions[to].messages[at]; !m.done && at >= h.partitions[to].first {
+			h.acknowledged(to, at, m)
+		}
+	}
+	h.saved[to] = next
+}
+
 // acknowledged enters an acknowledgement into the book.
 func (h *hub) acknowledged(to int, offset int64, m *message) {
 	a := audit.Ack{Partition: to, Offset: offset, AtMS: h.w.wall().UnixMilli(), Blob: m.file.id.String()}
@@ -127,5 +138,6 @@ func (h *hub) acknowledged(to int, offset int64, m *message) {
 		a.Length = m.length - int64(len(footer))
 	}
 	h.w.book.Acks = append(h.w.book.Acks, a)
+	h.partitions[to].messages[offset].done = true
 	h.w.say("acknowledged", m.file.id.Path, int64(to), offset)
 }

@@ -36,6 +36,7 @@ func (w *World) settle() {
 		w.step()
 	}
 	w.book.Drained, w.book.DrainMS = w.drained(), (w.now - began).Milliseconds()
+	w.book.EndOfInput, w.book.OutOfOrdernessMS = true, w.plan.Core.OutOfOrderness.Milliseconds()
 	w.until(w.now + 5*time.Minute)
 	for _, p := range w.processes {
 		p.end()
@@ -152,7 +153,7 @@ func (w *World) objects() map[string][]byte {
 func (m manifests) batches() []audit.Batch {
 	var all []audit.Batch
 	for _, one := range m {
-		b := audit.Batch{ID: uint64(one.Batch), Shard: one.Shard, Seq: one.Seq, WatermarkMS: int64(one.Watermark)}
+		b := audit.Batch{ID: uint64(one.Batch), Shard: one.Shard, Seq: one.Seq, WatermarkMS: int64(one.Watermark), Idle: one.Idle}
 		for _, u := range one.Units {
 			b.Units = append(b.Units, audit.Unit{Blob: u.Blob.String(), Generation: int(u.Generation), Offset: u.Offset, Length: u.Length, Rows: u.Rows})
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace/millrace/operators/window"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/engine"
+	"github.com/millrace/millrace/pipeline/mutant"
 	"github.com/millrace/millrace/pipeline/shard"
 	"github.com/millrace/millrace/schemas"
 )
@@ -81,17 +82,26 @@ func (t *target) took(in table.Insert) {
 func (t *target) insert(p *process, id int, a shard.Land) table.Insert {
 	batch, piece := p.engine.Piece(id, a)
 	t.serial++
-	return table.Insert{
+	in := table.Insert{
 		Query: fmt.Sprint("q", t.serial), Table: piece.Table, Partition: piece.Partition, Batch: uint64(batch),
 		Rows: texts(piece.Record, t.columns[piece.Table]), Ledger: batch.Ledger(), Shard: id, Epoch: a.Epoch,
 	}
+	switch {
+	case mutant.On(mutant.InsertUnfenced):
+		in.Epoch = 0
+	case mutant.On(mutant.InsertHalf):
+		in.Rows = in.Rows[:(len(in.Rows)+1)/2]
+	case mutant.On(mutant.InsertRenumbered):
+		in.Batch += uint64(t.serial) << 20
+	}
+	return in
 }
 
 // land sends an INSERT; answer hears what the sender hears, if it lives still.
 func (t *target) land(in table.Insert, answer func(error)) {
 	w := t.w
 	w.say("insert", in.Table, int64(in.Batch), int64(in.Epoch), int64(len(in.Rows)))
-	lost := func() { answer(fmt.Errorf("%w: %w", pipeline.ErrInDoubt, table.ErrLost)) }
+	lost := func() { answer(classify(table.ErrLost)) }
 	switch {
 	case w.now < t.away:
 		answer(fmt.Errorf("%w: %w", pipeline.ErrTransient, table.ErrDown))
@@ -151,6 +161,9 @@ func classify(err error) error {
 	case table.Transient:
 		return fmt.Errorf("%w: %w", pipeline.ErrTransient, err)
 	case table.InDoubt:
+		if mutant.On(mutant.DoubtIsTransient) {
+			return fmt.Errorf("%w: %w", pipeline.ErrTransient, err)
+		}
 		return fmt.Errorf("%w: %w", pipeline.ErrInDoubt, err)
 	case table.Fatal:
 	}
@@ -197,7 +210,7 @@ func (s sink) Fence(_ context.Context, ledger uint16, id int, epoch uint64) erro
 		return classify(err)
 	}
 	t.w.say("fence", s.p.name, int64(id), int64(epoch))
-	if n := len(t.server.Running(ledger, id, epoch)); n > 0 {
+	if n := len(t.server.Running(ledger, id, epoch)); n > 0 && !mutant.On(mutant.FenceUnwaited) {
 		return fmt.Errorf("%w: %d older INSERTs still run", pipeline.ErrTransient, n)
 	}
 	return nil
