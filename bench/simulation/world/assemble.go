@@ -82,7 +82,7 @@ func (p *process) parts(book *ledger.Ledger) engine.Parts {
 // drain is the soft stop of the engine; with endOfInput after a last look at
 // everything.
 func (p *process) drain(endOfInput bool) {
-	p.draining = true
+	p.draining, p.final = true, endOfInput
 	if endOfInput {
 		if err := p.pass(p.sweeper.Sweep); err != nil {
 			p.draining = false

@@ -49,6 +49,7 @@ type process struct {
 	failures int // starts in a row that went wrong
 	last     error
 	draining bool
+	final    bool // what it drains to is the end of the input
 	drained  bool
 }
 
@@ -263,7 +264,7 @@ func (p *process) finished() {
 	}
 	p.saveMarks()
 	p.w.say("drained", p.name)
-	if p.w.settling {
+	if p.final {
 		p.drained = true
 		p.end()
 		return
