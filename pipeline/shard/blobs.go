@@ -235,7 +235,9 @@ func (c *Core) fetchDone(e FetchDone) {
 		b.wanted, b.announced = true, -1
 	}
 	c.ackBehind(b, f.acks)
-	if b.wanted {
+	if !b.wanted {
+		c.forgetEmpty(b)
+	} else {
 		if b.announced >= 0 && b.position.End > 0 && b.announced <= b.position.End+footer {
 			b.wanted = false
 			c.ackBehind(b, b.acks)
@@ -260,6 +262,19 @@ func (c *Core) fetchFailed(f *fetch, err error) {
 	b.wanted, b.announced = true, -1
 	c.do(Report{Blob: b.id, Kind: "unreadable", Err: err})
 	c.queue(b)
+}
+
+// forgetEmpty forgets a blob of which nothing was ever taken, and its stream if no
+// other blob has brought it rows: announcements of blobs that are not there, however
+// many, leave nothing behind.
+func (c *Core) forgetEmpty(b *blobState) {
+	if b.position.End > 0 || b.position.Generation > 0 || b.lastSeq > 0 || len(b.acks) > 0 {
+		return
+	}
+	delete(c.blobs, b.id)
+	if name := b.id.Stream(); c.streams[name].maxTime == 0 && c.streams[name].pending == 0 {
+		delete(c.streams, name)
+	}
 }
 
 // ackBehind acknowledges once everything read of the blob is done.

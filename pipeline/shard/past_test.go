@@ -2,6 +2,7 @@ package shard
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -131,5 +132,30 @@ func TestOnceForgetsWhatLanded(t *testing.T) {
 	read(second)
 	if got := c.positions(); len(got) != 1 || got[0].Blob != second {
 		t.Errorf("positions %+v, want that of %v", got, second)
+	}
+}
+
+// A million announcements of blobs that are not there leave nothing behind; a blob
+// that is there stays known.
+func TestBlobsThatAreNotThereAreForgotten(t *testing.T) {
+	c := live(t, DefaultConfig(), pastHour)
+	there := pastBlob(pastHour)
+	for n := range 20_000 {
+		id := there
+		if n != 10_000 {
+			id.Container = "c" + strconv.Itoa(n)
+		}
+		f := only[Fetch](t, c.Step(pastHour, Announced{Announcement: pipeline.Announcement{Blob: id, ContentLength: -1}, Ack: AckID(n + 1)}))
+		if n == 10_000 {
+			c.Step(pastHour, Decoded{Job: f.Job, Unit: pipeline.Unit{Blob: id, Offset: 12, Length: 100, Rows: 1, MaxTime: pastHour.UnixMilli()}})
+			c.Step(pastHour, FetchDone{Job: f.Job, Outcome: Read})
+			continue
+		}
+		if a := only[Ack](t, c.Step(pastHour, FetchDone{Job: f.Job, Outcome: []Outcome{Gone, NothingNew}[n%2]})); a.IDs[0] != AckID(n+1) {
+			t.Fatalf("%+v for announcement %d", a, n+1)
+		}
+	}
+	if len(c.blobs) != 1 || c.blobs[there] == nil || len(c.streams) != 1 || c.streams[there.Stream()] == nil {
+		t.Errorf("%d blobs and %d streams are held, want the one that is there", len(c.blobs), len(c.streams))
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -78,12 +80,18 @@ type target struct {
 	before   func(p pipeline.Piece) error // Land
 	asked    func()                       // Landed
 	landings int
+
+	live    bool             // the live pipeline lands: entries come out of the table's pieces
+	content map[Tuple]string // of rows of flows
+
+	partitions map[string]bool // of all tables
+	late       uint64          // rows that windows count in corrections
 }
 
 func newTarget() *target {
 	return &target{
 		epoch: map[uint16]uint64{}, pieces: map[string]int64{}, rows: map[Tuple]int{}, ranges: map[Tuple]int64{}, ids: map[string]uint16{},
-		highest: map[string]uint32{},
+		highest: map[string]uint32{}, content: map[Tuple]string{}, partitions: map[string]bool{},
 	}
 }
 
@@ -102,24 +110,73 @@ func (s *target) Land(ctx context.Context, b pipeline.BatchID, epoch uint64, p p
 	}
 	s.landings++
 	s.pieces[key(b, p.PieceRef)] += p.Rows
+	s.partitions[p.Partition] = true
 	column := func(name string) int { return p.Record.Schema().FieldIndices(name)[0] }
 	switch p.Table {
 	case "flows":
 		names := p.Record.Column(column("blob")).(*array.Dictionary)
 		for i := range int(p.Rows) {
-			s.rows[Tuple{
+			at := Tuple{
 				names.Dictionary().(*array.String).Value(names.GetValueIndex(i)),
 				p.Record.Column(column("generation")).(*array.Uint32).Value(i),
 				int64(p.Record.Column(column("record_offset")).(*array.Uint64).Value(i)),
 				p.Record.Column(column("ordinal")).(*array.Uint32).Value(i),
-			}]++
+			}
+			s.rows[at]++
+			s.content[at] = tupleOf(p.Record, i)
 		}
 	case "windows_traffic_1m":
-		for _, n := range p.Record.Column(column("rows")).(*array.Uint64).Uint64Values() {
+		corrections := p.Record.Column(column("correction")).(*array.Uint8)
+		for i, n := range p.Record.Column(column("rows")).(*array.Uint64).Uint64Values() {
 			s.windows += n
+			s.late += n * uint64(corrections.Value(i))
 		}
 	case "quarantine":
-		return errors.New("a replay must not write to quarantine")
+		if !s.live {
+			return errors.New("a replay must not write to quarantine")
+		}
+		return s.refused(b, p.Record)
+	}
+	return nil
+}
+
+// tupleOf gives the tuple that a row was made of.
+func tupleOf(rec arrow.Record, i int) string {
+	column := func(name string) arrow.Array { return rec.Column(rec.Schema().FieldIndices(name)[0]) }
+	text := fmt.Sprint(int64(column("time").(*array.Timestamp).Value(i)))
+	for _, name := range []string{"src_ip", "dst_ip"} {
+		a, _ := netip.AddrFromSlice(column(name).(*array.FixedSizeBinary).Value(i))
+		text += "," + a.Unmap().String()
+	}
+	for _, name := range []string{"src_port", "dst_port", "protocol"} {
+		text += "," + column(name).ValueStr(i)
+	}
+	short := map[string]string{"outbound": "O", "inbound": "I", "end": "E", "begin": "B"}
+	text += "," + short[column("direction").ValueStr(i)] + "," + short[column("state").ValueStr(i)] + "," + column("encryption").ValueStr(i)
+	for _, name := range []string{"packets_sent", "bytes_sent", "packets_received", "bytes_received"} {
+		text += "," + column(name).ValueStr(i)
+	}
+	return text
+}
+
+// refused makes entries of a piece of the table quarantine.
+func (s *target) refused(b pipeline.BatchID, rec arrow.Record) error {
+	column := func(name string) arrow.Array { return rec.Column(rec.Schema().FieldIndices(name)[0]) }
+	for i := range int(rec.NumRows()) {
+		e := Entry{
+			Time: time.UnixMilli(int64(column("time").(*array.Timestamp).Value(i))).UTC(), Batch: uint64(b),
+			Reason: pipeline.Reason(column("reason").ValueStr(i)), Detail: column("detail").ValueStr(i), Scope: column("scope").ValueStr(i),
+			Blob: column("blob").ValueStr(i), Generation: column("generation").(*array.Uint32).Value(i),
+			Offset:  int64(column("record_offset").(*array.Uint64).Value(i)),
+			Ordinal: column("ordinal").(*array.Uint32).Value(i), Length: int64(column("length").(*array.Uint64).Value(i)),
+			Excerpt: column("excerpt").ValueStr(i),
+		}
+		a, err := e.at()
+		if err != nil {
+			return err
+		}
+		e.Address = a.String()
+		s.entries = append(s.entries, e)
 	}
 	return nil
 }
