@@ -239,3 +239,41 @@ func TestEntriesOnClickHouse(t *testing.T) {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
+
+// The poison of TestPoison, landed in ClickHouse: the same rows, the same entries. An
+// excerpt that is cleared, as a bound on quarantine does, takes no entry with it.
+func TestPoisonOnClickHouse(t *testing.T) {
+	s := newServer(t)
+	m := newMeal(s.world)
+	m.sinks = []engine.NamedSink{{Name: "clickhouse", Sink: s.sink}}
+	kinds := m.cook()
+	m.eat(t)
+	m.judge(t)
+	conn, err := s.sink.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(sql string) (n uint64) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	entries := uint64(len(kinds))
+	if rows, twice := count("SELECT count() FROM flows"), count("SELECT count() - uniqExact(blob, record_offset, ordinal) FROM flows"); rows != uint64(len(m.wanted)) || twice != 0 {
+		t.Errorf("%d rows, %d twice, want %d", rows, twice, len(m.wanted))
+	}
+	if n := count("SELECT sum(rows) FROM windows_traffic_1m"); n != uint64(len(m.wanted)) {
+		t.Errorf("windows count %d rows, want %d", n, len(m.wanted))
+	}
+	if n := count("SELECT uniqExact(blob, record_offset, ordinal, reason) FROM quarantine WHERE excerpt != '' OR length = 0"); n != entries || count("SELECT count() FROM quarantine") != entries {
+		t.Errorf("%d entries, want %d", n, entries)
+	}
+	if err := conn.Exec(t.Context(), "ALTER TABLE quarantine CLEAR COLUMN excerpt IN PARTITION "+testHour.Format("20060102")+" SETTINGS mutations_sync = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if left, n := count("SELECT count() FROM quarantine WHERE excerpt != ''"), count("SELECT count() FROM quarantine WHERE detail != ''"); left != 0 || n < entries/2 || count("SELECT count() FROM quarantine") != entries {
+		t.Errorf("%d excerpts are left, %d details: want none and most", left, n)
+	}
+}

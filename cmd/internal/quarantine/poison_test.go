@@ -42,10 +42,11 @@ type meal struct {
 	fixed  map[pipeline.BlobID]string
 	want   map[string]string // entries: what of them, by kind
 	ids    []pipeline.BlobID
+	sinks  []engine.NamedSink // beside the one in memory
 }
 
-func newMeal(t *testing.T) *meal {
-	m := &meal{w: newWorld(t), wanted: map[Tuple]string{}, mended: map[Tuple]string{}, fixed: map[pipeline.BlobID]string{}, want: map[string]string{}}
+func newMeal(w *world) *meal {
+	m := &meal{w: w, wanted: map[Tuple]string{}, mended: map[Tuple]string{}, fixed: map[pipeline.BlobID]string{}, want: map[string]string{}}
 	m.w.target.live = true
 	return m
 }
@@ -232,7 +233,7 @@ func (m *meal) run(t *testing.T, source pipeline.Source) *engine.Engine {
 	cfg, began := testConfig(), time.Now()
 	cfg.Shard.MaxBatchAge = 100 * time.Millisecond
 	e, err := engine.New(cfg, engine.Parts{
-		Ledger: book, Sources: []pipeline.Source{source}, Reader: reader, Sinks: []engine.NamedSink{{Sink: m.w.target}},
+		Ledger: book, Sources: []pipeline.Source{source}, Reader: reader, Sinks: append([]engine.NamedSink{{Sink: m.w.target}}, m.sinks...),
 		Operators: m.w.deps.Operators, Allocator: m.w.deps.Allocator, Now: func() time.Time { return testHour.Add(90*time.Minute + time.Since(began)) },
 	})
 	if err != nil {
@@ -248,12 +249,8 @@ func (m *meal) run(t *testing.T, source pipeline.Source) *engine.Engine {
 // each poison is in quarantine once, and nothing stops. What the store mends comes
 // back in whole with a replay, and a second one changes nothing.
 func TestPoison(t *testing.T) {
-	m := newMeal(t)
-	kinds := append(append(tupleKinds(), recordKinds()...), placeKinds()...)
-	for _, p := range kinds {
-		m.plain(16)
-		m.poisoned(p)
-	}
+	m := newMeal(newWorld(t))
+	kinds := m.cook()
 	status := m.eat(t)
 	m.judge(t)
 	if status.Rows != int64(len(m.wanted)) || status.Landed != status.Rows || status.Quarantined != int64(len(kinds)) {
@@ -270,6 +267,16 @@ func TestPoison(t *testing.T) {
 		m.w.blobs.set(id, text)
 	}
 	m.replayMended(t)
+}
+
+// cook serves each kind among a hundred times as many good tuples.
+func (m *meal) cook() []poison {
+	kinds := append(append(tupleKinds(), recordKinds()...), placeKinds()...)
+	for _, p := range kinds {
+		m.plain(16)
+		m.poisoned(p)
+	}
+	return kinds
 }
 
 // judge compares rows and quarantine with what was served.

@@ -57,7 +57,7 @@ func hostileTime(rng *rand.Rand, hour time.Time) string {
 // no window, and move no watermark, so that no honest row is late.
 func TestHostileTimes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 80))
-	m := newMeal(t)
+	m := newMeal(newWorld(t))
 	var announced steps
 	lies := 0
 	for minute := 0; minute < 60; minute += 5 {
