@@ -39,8 +39,10 @@ func sources(t *testing.T) (all []source) {
 		}
 		folder, err := filepath.Rel(root, filepath.Dir(path))
 		folder = filepath.ToSlash(folder)
-		// A simulation kills its processes by panics, and is linked into no program.
-		if err != nil || slices.Contains(helpers, folder) || strings.HasPrefix(folder, "bench/simulation") {
+		// Of bench only the simulated traffic is linked into a program. A simulation kills
+		// its processes by panics, and measurements serve nobody.
+		measures := strings.HasPrefix(folder, "bench/") && !strings.HasPrefix(folder, "bench/traffic")
+		if err != nil || measures || slices.Contains(helpers, folder) {
 			return err
 		}
 		files := token.NewFileSet()
