@@ -11,7 +11,7 @@ import (
 // exactly once, every window is right, and nothing was acknowledged before it was
 // durable. `make sim` runs more seeds.
 func TestExactlyOnce(t *testing.T) {
-	seeds := 150
+	seeds := 100
 	if testing.Short() {
 		seeds = 30
 	}

@@ -27,6 +27,7 @@ func (p *process) assemble() error {
 	w.ledger.adopt(w.objects())
 	shards := book.Info().Shards
 	p.writes, p.reads = make([][]write, shards), make([][]read, shards)
+	p.transactors(shards)
 	p.engine, err = engine.NewByHand(w.ctx, engine.Config{Shard: w.plan.Core, Tick: w.plan.Tick}, p.parts(book), p)
 	if err != nil {
 		return err
@@ -70,8 +71,12 @@ func (p *process) parts(book *ledger.Ledger) engine.Parts {
 	if err != nil {
 		panic(err)
 	}
+	sinks := []engine.NamedSink{{Sink: sink{p}}}
+	if p.w.plan.Topic {
+		sinks = append(sinks, engine.NamedSink{Name: kafkaName, Sink: kafkaSink{p}})
+	}
 	return engine.Parts{
-		Ledger: book, Reader: reader, Checkpoints: sink{p}, Sinks: []engine.NamedSink{{Sink: sink{p}}}, Now: p.now,
+		Ledger: book, Reader: reader, Checkpoints: sink{p}, Sinks: sinks, Now: p.now,
 		Operators: func() ([]pipeline.Operator, error) {
 			op, err := window.New(p.w.plan.Windows, nil)
 			return []pipeline.Operator{op}, err

@@ -36,6 +36,11 @@ func (w *World) strike(k Kind) {
 	case BlobAway:
 		w.fault(k, "")
 		w.blobs.away = w.now + between(w.rng, time.Second, 2*time.Minute)
+	case TopicShutOut:
+		if w.plan.Topic {
+			w.fault(k, "")
+			w.cluster.Init(transactionalID(w.rng.IntN(w.plan.Shards)))
+		}
 	case ServerKilled:
 		w.fault(k, "")
 		w.target.down()

@@ -35,6 +35,10 @@ func (p *process) Work(id int, a shard.Action, do engine.Deed) {
 			p.flush(id)
 		})
 	case shard.Land:
+		if _, piece := p.engine.Piece(id, a); piece.Sink == kafkaName {
+			p.landTopic(id, a)
+			return
+		}
 		p.land(id, a)
 	default:
 		p.attempt(id, w.delay(10*time.Millisecond), 0, do)

@@ -45,6 +45,11 @@ const (
 	StoreFailed
 	StoreUnanswered
 	LateOwner
+	TopicFailed
+	TopicUnanswered
+	TopicLateEnd
+	TopicShutOut
+	TopicExpired
 	kinds
 )
 
@@ -60,6 +65,8 @@ var kindNames = [kinds]string{
 	PowerLost: "power_lost", DiskFull: "disk_full", DiskError: "disk_error", FileFlipped: "file_flipped", FileCut: "file_cut",
 	ClockJumped: "clock_jumped", ClockDrifted: "clock_drifted", MemoryShort: "memory_short",
 	StoreFailed: "store_failed", StoreUnanswered: "store_unanswered", LateOwner: "late_owner",
+	TopicFailed: "topic_failed", TopicUnanswered: "topic_unanswered", TopicLateEnd: "topic_late_end",
+	TopicShutOut: "topic_shut_out", TopicExpired: "topic_expired",
 }
 
 // String names the kind as the summary does.

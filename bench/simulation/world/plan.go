@@ -29,6 +29,8 @@ type Plan struct {
 	Sweep      time.Duration // between two passes of the sweeper
 	Checkpoint time.Duration
 	Windows    []window.Config
+	Topic      bool // flows land in Kafka, too
+	Bumps      bool // ... which has KIP-890
 
 	// Rates are chances: of one event, read, insert, call ...
 	Rates [kinds]float64
@@ -42,16 +44,17 @@ var rates = map[Kind]float64{
 	BlobMissing: 0.05, BlobThrottled: 0.4, BlobCut: 0.5, BlobGrewInRead: 0.3, ListingFailed: 0.3,
 	InsertRefused: 0.3, InsertUnsent: 0.2, InsertUnanswered: 0.2, InsertLate: 0.2, InsertKilled: 0.05, InsertSlow: 0.2,
 	QuestionFailed: 0.4, TupleMalformed: 0.1, DiskError: 0.002,
-	StoreFailed: 0.03, StoreUnanswered: 0.03,
+	StoreFailed: 0.03, StoreUnanswered: 0.03, TopicFailed: 0.2, TopicUnanswered: 0.2, TopicLateEnd: 0.3, TopicExpired: 0.1,
 }
 
 // gaps are the shortest mean times between faults that come by themselves.
 var gaps = map[Kind]time.Duration{
 	HubRedelivered: 4 * time.Minute, HubExpired: 10 * time.Minute, BlobReplaced: 20 * time.Minute, BlobAway: 15 * time.Minute,
 	ServerKilled: 5 * time.Minute, ServerAway: 10 * time.Minute, DropOfNothing: 10 * time.Minute,
-	ProcessKilled: 3 * time.Minute, ProcessKilledInside: 2 * time.Minute, ProcessFrozen: 10 * time.Minute, ProcessStopped: 10 * time.Minute,
+	ProcessKilled: 3 * time.Minute, ProcessKilledInside: 2 * time.Minute, ProcessFrozen: 5 * time.Minute, ProcessStopped: 10 * time.Minute,
 	PowerLost: 10 * time.Minute, DiskFull: 15 * time.Minute, FileFlipped: 20 * time.Minute, FileCut: 20 * time.Minute,
 	ClockJumped: 15 * time.Minute, ClockDrifted: 15 * time.Minute, MemoryShort: 5 * time.Minute,
+	TopicShutOut: 5 * time.Minute,
 }
 
 // draw makes the plan of a seed.
@@ -71,6 +74,7 @@ func draw(rng *rand.Rand) Plan {
 		p.Instances, p.Expiry = 1+rng.IntN(3), between(rng, ledger.MinExpiry, 40*time.Second).Truncate(time.Millisecond)
 		p.Quiet = min(p.Quiet, time.Hour)
 	}
+	p.Topic, p.Bumps = rng.IntN(3) == 0, rng.IntN(2) == 0
 	p.core(rng)
 	p.windows(rng)
 	p.faults(rng)

@@ -45,6 +45,7 @@ type process struct {
 	reads   [][]read // of each shard, whose chunks wait
 	next    []int64  // message of each partition
 	marks   []*lowwater.Tracker[int64]
+	topics  []*transactor // of each shard
 
 	failures int // starts in a row that went wrong
 	last     error

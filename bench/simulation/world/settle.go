@@ -95,6 +95,13 @@ func (w *World) fill() {
 			b.Windows = append(b.Windows, parseWindow(name, len(c.GroupBy), row))
 		}
 	}
+	if b.HasTopic = w.plan.Topic; b.HasTopic {
+		for _, r := range w.cluster.Committed() {
+			if r.Key == schemas.Flows.Name {
+				b.Topic = append(b.Topic, parseRow(r.Value))
+			}
+		}
+	}
 	b.Batches = w.ledger.batches()
 	w.say("end", "", int64(len(b.Written)), int64(len(b.Landed)), int64(len(b.Windows)), int64(len(b.Batches)))
 	w.until(w.now)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/bench/simulation/audit"
+	"github.com/millrace/millrace/bench/simulation/topic"
 )
 
 // Options of one run.
@@ -72,6 +73,8 @@ type World struct {
 	blobs     *blobService
 	hub       *hub
 	target    *target
+	cluster   *topic.Cluster
+	lateEnds  map[string][]topic.Producer // requests to commit that are still on their way
 	disk      *machine
 	shared    *shared
 	processes []*process
@@ -116,6 +119,7 @@ func (w *World) build() {
 	hour := time.Duration(w.rng.IntN(24)) * time.Hour
 	w.epoch = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC).Add(hour + between(w.rng, 0, time.Hour))
 	w.blobs, w.hub, w.target, w.disk = newBlobs(w), newHub(w), newTarget(w), newMachine(w)
+	w.cluster, w.lateEnds = topic.New(w.plan.Bumps), map[string][]topic.Producer{}
 	w.ledger = manifests{}
 	w.shared = newShared(w)
 	for i := range max(1, w.plan.Instances) {
