@@ -59,6 +59,11 @@
 // (which depends on the clock through idleness and clamping) and, for a blob
 // without an hour in its path, the clock at its fetch.
 //
+// All of this is tried in simulated worlds (bench/simulation, make sim): one seed draws
+// which of some forty kinds of faults there are, and decides the order of everything;
+// engine.ByHand runs there what goroutines run in production. An auditor that shares no
+// code with the pipeline then compares what was written with what has landed.
+//
 // The address of a row (blob, generation, record_offset, ordinal) is a function of
 // the bytes alone, so one query over the table proves that nothing is twice in it,
 // and `millrace evidence` goes the way back from a row to its bytes.
