@@ -149,6 +149,17 @@ func (s *Server) Clean(table string) error {
 	return nil
 }
 
+// CleanSome is Clean in the middle of its work: it removes only those of the parts
+// without rows for which gone says so, by their names.
+func (s *Server) CleanSome(table string, gone func(name string) bool) error {
+	t, err := s.table(table)
+	if err != nil {
+		return err
+	}
+	t.drop(func(p *part) bool { return len(p.rows) == 0 && gone(p.String()) })
+	return nil
+}
+
 // Merge makes one part of all of a partition (OPTIMIZE FINAL).
 func (s *Server) Merge(table, partition string) error {
 	t, err := s.table(table)
