@@ -90,7 +90,9 @@ func (s *Sink) Land(ctx context.Context, batch pipeline.BatchID, epoch uint64, p
 // Probe counts the rows of the batch that are there, for each piece, in order, on
 // the server that the piece was planned for; see pipeline.Sink. A count of 0 means
 // that the piece is not there; that it will not come any more is for Fence to say.
-// After ErrInDoubt the order is therefore Fence with a higher epoch, Probe, Land.
+// After ErrInDoubt the order is therefore Fence with a higher epoch, Probe, Land. A
+// piece that is not there counts as landed when its rows were deleted on purpose: see
+// Forget.
 //
 // Errors: ErrTransient. Pieces of one table whose rows could not be told apart
 // (times overlap and MACs too) are a broken invariant and refused.

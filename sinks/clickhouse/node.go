@@ -64,9 +64,10 @@ func (s *node) table(name string) (schemas.Table, error) {
 const localSuffix = "_local"
 
 // whole are the tables that every server has to itself: the fence, which each
-// INSERT reads where it runs, and the register of ledgers, of which each server has
-// a copy. The rows of all others lie spread over the servers of a cluster.
-var whole = []string{schemas.Fence.Name, schemas.Ledgers.Name}
+// INSERT reads where it runs, the register of ledgers and the list of what was
+// forgotten, of which each server has a copy. The rows of all others lie spread over
+// the servers of a cluster.
+var whole = []string{schemas.Fence.Name, schemas.Ledgers.Name, schemas.Forgotten.Name}
 
 // spread says whether the table's rows lie on several servers.
 func (s *node) spread(table string) bool {

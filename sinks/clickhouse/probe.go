@@ -28,7 +28,11 @@ func (s *node) probe(ctx context.Context, batch pipeline.BatchID, pieces []pipel
 		if len(places) == 0 {
 			continue
 		}
-		found, err := s.probeTable(ctx, s.tables[name], batch, pick(pieces, places))
+		asked := pick(pieces, places)
+		found, err := s.probeTable(ctx, s.tables[name], batch, asked)
+		if err == nil {
+			err = s.countForgotten(ctx, name, asked, found)
+		}
 		if err != nil {
 			return nil, wrap(fmt.Errorf("table %q: %w", name, err))
 		}

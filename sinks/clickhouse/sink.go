@@ -27,14 +27,14 @@ var (
 	_ pipeline.Planner = (*Sink)(nil)
 )
 
-// New gives a sink for the tables; the tables batches, ledgers and fence are its
-// own and added. It connects to nothing.
+// New gives a sink for the tables; the tables batches, ledgers, fence and forgotten
+// are its own and added. It connects to nothing.
 //
 // Errors: every fault of the configuration and of the tables at once.
 func New(c Config, tables []schemas.Table) (*Sink, error) {
 	faults := []error{c.Validate()}
 	var all []schemas.Table
-	for _, t := range append(append([]schemas.Table{}, tables...), schemas.Batches, schemas.Ledgers, schemas.Fence) {
+	for _, t := range append(append([]schemas.Table{}, tables...), schemas.Batches, schemas.Ledgers, schemas.Fence, schemas.Forgotten) {
 		if slices.ContainsFunc(all, func(o schemas.Table) bool { return o.Name == t.Name }) {
 			continue
 		}
