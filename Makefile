@@ -157,6 +157,11 @@ slow-sink: partsctl ## ClickHouse away for MINUTES (10) under load: memory, and 
 	@$(PARTS) check test || { $(NOT_RUN); }
 	@$(call PROOF,TestSlowSink,./cmd/internal/faults,-stopped $(MINUTES)m -catch-up 2 $(ARGS))
 
+.PHONY: recount
+recount: partsctl ## The quick level of millrace verify over 10,000 commits, 5 M rows, within 60 s
+	@$(PARTS) check test || { $(NOT_RUN); }
+	@$(call PROOF,TestQuickLevel,./cmd/internal/verify,-batches 10000 -within 60s)
+
 .PHONY: parts
 parts: partsctl ## Check this machine and install what demo and tests run against
 	@$(PARTS) check test

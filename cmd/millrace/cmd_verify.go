@@ -22,7 +22,8 @@ import (
 type verifyFlags struct {
 	config, output string
 	from, to       string
-	quick          bool
+	quick, blobs   bool
+	repair, yes    bool
 	limit          int
 	verbose        bool
 }
@@ -33,20 +34,28 @@ func newVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "verify",
 		GroupID: groupInvestigate,
-		Short:   "Recount a period: rows, windows and ledger against each other",
+		Short:   "Recount a period from the blobs against rows, windows and ledger",
 		Long: `Compares, for the hours from --from to --to: the rows of every commit with what it
 recorded, byte ranges with each other, windows with rows, entries of the quarantine
-with what was refused. Prints what is missing or surplus, with blob and byte range,
-and what to do.
+with what was refused; and with --blobs, which is the default, all of it with the
+bytes of the blobs, which it lists, reads and decodes again. Prints what is missing,
+surplus, altered or unread, with blob and byte range, and what to do.
 
-The pipeline may run meanwhile: what is on its way is pending. Rows behind a TTL are
-expired, and no difference. Nothing is written. Columns of enrichment and estimates of
-distinct values are not compared.
+The pipeline may run meanwhile: what is on its way is pending. Rows behind a TTL, days
+that were deleted and told of with millrace forget, and blobs that are gone are
+expired, and no difference. Columns of enrichment and estimates of distinct values are
+not compared.
+
+With --repair it says what it would do to put things right, and writes nothing; with
+--yes it does it, and compares again. Missing and altered rows land again out of their
+bytes, under the commit that had them; surplus rows are removed, the good copy stays;
+windows are made again from rows. A repair that was killed goes on when it is run again.
 
 Exit codes: 0 exact, 1 differences or an error, 2 wrong usage.`,
 		Example: `  millrace verify -c millrace.yaml
   millrace verify --from 2026-11-26T08:00Z --to 09:00Z --quick
-  millrace verify --from now-48h --to now-2h -o json`,
+  millrace verify --from now-48h --to now-2h -o json
+  millrace verify --from 2026-11-26 --to 2026-11-27 --repair --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -55,9 +64,14 @@ Exit codes: 0 exact, 1 differences or an error, 2 wrong usage.`,
 	flags.StringVarP(&f.output, "output", "o", "text", "text, or json: one object a line, each finding and then the result")
 	flags.StringVar(&f.from, "from", "", "first hour: a day, a time (RFC 3339) or now-DURATION; without it the last 24 complete hours")
 	flags.StringVar(&f.to, "to", "", "end of the last hour, in the same forms, or a time of the day of --from: 09:00Z")
-	flags.BoolVar(&f.quick, "quick", true, "tables and ledger only: no blob is read")
+	flags.BoolVar(&f.quick, "quick", false, "tables and ledger only: no blob is read")
+	flags.BoolVar(&f.blobs, "blobs", false, "compare with the bytes of the blobs; the default")
+	flags.BoolVar(&f.repair, "repair", false, "say what a repair would do; with --yes do it")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "repair without being asked")
 	flags.IntVar(&f.limit, "limit", 50, "print at most so many findings; 0 prints all")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	cmd.MarkFlagsMutuallyExclusive("quick", "blobs")
+	cmd.MarkFlagsMutuallyExclusive("quick", "repair")
 	return cmd
 }
 
@@ -65,6 +79,9 @@ Exit codes: 0 exact, 1 differences or an error, 2 wrong usage.`,
 func (f *verifyFlags) run(cmd *cobra.Command) error {
 	if f.output != "text" && f.output != "json" {
 		return usageErrorf("-o %q: want text or json", f.output)
+	}
+	if f.yes && !f.repair {
+		return usageErrorf("verify: --yes belongs to --repair, which is missing")
 	}
 	if f.limit < 0 {
 		return usageErrorf("--limit %d: want 0 or more", f.limit)
@@ -80,18 +97,21 @@ func (f *verifyFlags) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT)
 	defer stop()
-	p, deps, err := assembly.OpenVerify(ctx, cfg, f.deps(cmd))
+	p, deps, repair, err := assembly.OpenRepair(ctx, cfg, toolDeps(cmd, f.verbose))
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	o := verify.Options{From: from, To: to, Level: verify.Quick}
+	o := verify.Options{From: from, To: to, Level: verify.Full}
+	if f.quick {
+		o.Level = verify.Quick
+	}
 	if err := f.complete(ctx, cfg, deps, now, &o); err != nil {
 		return err
 	}
-	result, err := f.compare(ctx, cmd, deps, o)
+	result, err := f.compare(ctx, cmd, deps, repair, o)
 	if errors.Is(err, context.Canceled) {
-		return errors.New("interrupted: nothing was written")
+		return errors.New("interrupted: run it again, it begins anew; what a repair has done stays done")
 	}
 	if err != nil {
 		return err
@@ -103,17 +123,37 @@ func (f *verifyFlags) run(cmd *cobra.Command) error {
 }
 
 // compare runs it with a line of progress, and prints the result.
-func (f *verifyFlags) compare(ctx context.Context, cmd *cobra.Command, deps verify.Deps, o verify.Options) (*verify.Result, error) {
+func (f *verifyFlags) compare(ctx context.Context, cmd *cobra.Command, deps verify.Deps, repair verify.RepairDeps, o verify.Options) (*verify.Result, error) {
 	line, began := newProgressLine(cmd.ErrOrStderr()), time.Now()
 	o.Tell = func(p verify.Progress) {
 		line.show(func() string { return verify.Bar(p, time.Since(began)) })
 	}
-	result, err := verify.Run(ctx, deps, o)
+	out := verify.Printer{Out: cmd.OutOrStdout(), JSON: f.output == "json", Most: f.limit}
+	if !f.repair {
+		result, err := verify.Run(ctx, deps, o)
+		line.clear()
+		if err != nil {
+			return nil, err
+		}
+		return result, out.Result(result)
+	}
+	plan, err := verify.Plan(ctx, deps, o)
 	line.clear()
 	if err != nil {
 		return nil, err
 	}
-	return result, verify.Printer{Out: cmd.OutOrStdout(), JSON: f.output == "json", Most: f.limit}.Result(result)
+	if err := out.Plan(plan, f.yes); err != nil || !f.yes || len(plan.Steps) == 0 {
+		return plan.Before, err
+	}
+	done, err := verify.Repair(ctx, deps, repair, o, func(s verify.Step) {
+		line.clear()
+		err = errors.Join(err, out.Step(s))
+	})
+	line.clear()
+	if err != nil {
+		return nil, err
+	}
+	return done.After, out.Result(done.After)
 }
 
 // complete fills in the period when none was named.
@@ -164,10 +204,10 @@ func hourMoment(text string, now, day time.Time) (time.Time, error) {
 	return moment(text, now)
 }
 
-// deps are what the parts tell about themselves: warnings.
-func (f *verifyFlags) deps(cmd *cobra.Command) assembly.Deps {
+// toolDeps are what the parts of a command tell about themselves: warnings.
+func toolDeps(cmd *cobra.Command, verbose bool) assembly.Deps {
 	level := slog.LevelWarn
-	if f.verbose {
+	if verbose {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))

@@ -16,6 +16,7 @@ func commands() []*cobra.Command {
 		newCheckCommand(),
 		newSchemaCommand(),
 		newLedgerCommand(),
+		newForgetCommand(),
 		newDemoEstateCommand(),
 		newEmulatorCommand(),
 		newSimulateCommand(),

@@ -27,6 +27,18 @@ func (r rejected) time() time.Time {
 	return time.UnixMilli(r.unit.Clock).UTC()
 }
 
+// QuarantinePieces gives the entries of what was refused of one unit, as the batch
+// lands them: one piece a day.
+//
+// Shape: schemas.Quarantine; the caller releases the pieces.
+func QuarantinePieces(alloc memory.Allocator, id pipeline.BatchID, u pipeline.Unit, rejects []pipeline.Reject) []pipeline.Piece {
+	entries := make([]rejected, len(rejects))
+	for i, r := range rejects {
+		entries[i] = rejected{unit: u, reject: r}
+	}
+	return quarantinePieces(alloc, id, entries)
+}
+
 // quarantinePieces gives one piece a day.
 //
 // Shape: schemas.Quarantine; the caller releases the records.

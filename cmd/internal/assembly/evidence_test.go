@@ -120,7 +120,7 @@ func (b *evidenceBench) window(limit int, table, start string, keys ...string) (
 }
 
 // overwrite makes other content of a blob.
-func (b *evidenceBench) overwrite(name, content string) {
+func (b *world) overwrite(name, content string) {
 	b.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
@@ -135,7 +135,7 @@ func (b *evidenceBench) overwrite(name, content string) {
 	}
 }
 
-func (b *evidenceBench) remove(name string) {
+func (b *world) remove(name string) {
 	b.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
@@ -145,7 +145,7 @@ func (b *evidenceBench) remove(name string) {
 	if err != nil {
 		b.T.Fatal(err)
 	}
-	client, err := azblob.NewClientWithSharedKeyCredential(b.cfg.Accounts[0].Endpoint, credential, nil)
+	client, err := azblob.NewClientWithSharedKeyCredential(b.Config().Accounts[0].Endpoint, credential, nil)
 	if err != nil {
 		b.T.Fatal(err)
 	}

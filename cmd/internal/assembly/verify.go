@@ -33,6 +33,21 @@ func OpenVerify(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, v
 	return p, d, nil
 }
 
+// OpenRepair is OpenVerify for whoever may put things right, too.
+func OpenRepair(ctx context.Context, cfg config.Config, deps Deps) (*Pipeline, verify.Deps, verify.RepairDeps, error) {
+	p, d, err := OpenVerify(ctx, cfg, deps)
+	if err != nil {
+		return nil, d, verify.RepairDeps{}, err
+	}
+	return p, d, verify.RepairDeps{
+		Target: p.Sink, Flows: cfg.FlowTable(), State: cfg.State, Cluster: len(cfg.ClickHouse.Servers) > 0,
+		Register: func(ctx context.Context, name string, shards int) (uint16, error) {
+			// The rows of others are what it repairs.
+			return p.register(ctx, name, shards, true, true)
+		},
+	}, nil
+}
+
 func (p *Pipeline) verifyDeps(ctx context.Context, cfg config.Config, deps Deps) (verify.Deps, error) {
 	conn, err := p.openToRead(cfg)
 	if err != nil {

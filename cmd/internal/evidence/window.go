@@ -60,7 +60,7 @@ func NewKey(windows []window.Config, table, start string, pairs []string) (Key, 
 		if !ok {
 			return k, fmt.Errorf("--key %s=... is missing: %s is grouped by %s", name, k.table.Name, strings.Join(k.table.GroupBy, ", "))
 		}
-		cond, err := condition(name, value)
+		cond, err := Condition(name, value)
 		if err != nil {
 			return k, fmt.Errorf("--key %s: %w", name, err)
 		}
@@ -69,8 +69,8 @@ func NewKey(windows []window.Config, table, start string, pairs []string) (Key, 
 	return k, nil
 }
 
-// condition compares a column of flows with a value that a person typed.
-func condition(name, value string) (string, error) {
+// Condition compares a column of flows with a value that a person typed.
+func Condition(name, value string) (string, error) {
 	switch t := schemas.EnrichedFlows.Columns[schemas.EnrichedFlows.Index(name)].Arrow; {
 	case arrow.TypeEqual(t, schemas.Address):
 		a, err := netip.ParseAddr(value)

@@ -44,3 +44,11 @@ func cover(units []unit, replays func(unit) bool) (stretches []stretch, nested, 
 	}
 	return stretches, nested, overlaps
 }
+
+// endOf is where the commits of a place end.
+func endOf(stretches []stretch) int64 {
+	if len(stretches) == 0 {
+		return 0
+	}
+	return stretches[len(stretches)-1].end()
+}

@@ -22,6 +22,16 @@ type gone struct {
 // expiries are those of each table.
 type expiries map[string][]gone
 
+// at gives what a row's time is expired by, or nil.
+func (e expiries) at(table string, ms int64) *gone {
+	for i := range e[table] {
+		if g := &e[table][i]; ms >= g.from && ms < g.to {
+			return g
+		}
+	}
+	return nil
+}
+
 // within gives what some of the times lo <= t < hi are expired by, and whether all
 // of them are.
 func (e expiries) within(table string, lo, hi int64) (some *gone, all bool) {

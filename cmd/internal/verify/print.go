@@ -57,6 +57,59 @@ func (p Printer) Result(r *Result) error {
 	return p.summary(r)
 }
 
+// Plan writes what a repair would do; ahead says that it is done next.
+func (p Printer) Plan(r *Repaired, ahead bool) error {
+	if err := p.Result(r.Before); err != nil {
+		return err
+	}
+	if p.JSON {
+		for _, s := range r.Steps {
+			if err := p.line(struct {
+				Type string `json:"type"`
+				Step
+			}{"plan", s}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	switch {
+	case len(r.Steps) == 0:
+		fmt.Fprintln(p.Out, "\nthere is nothing that a repair could do")
+		return nil
+	case ahead:
+		fmt.Fprintf(p.Out, "\nrepairing: %d steps\n", len(r.Steps))
+		return nil
+	}
+	fmt.Fprintf(p.Out, "\na repair would take %d steps; nothing was written, --yes does it:\n", len(r.Steps))
+	for _, s := range r.Steps {
+		if err := p.Step(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step writes one step of a repair.
+func (p Printer) Step(s Step) error {
+	if p.JSON {
+		return p.line(struct {
+			Type string `json:"type"`
+			Step
+		}{"step", s})
+	}
+	text := s.Text
+	if s.Statement != "" {
+		text = s.Statement
+	}
+	const most = 400
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + " ..."
+	}
+	_, err := fmt.Fprintf(p.Out, "  %s, %s rows: %s\n", s.Table, digits.Thousands(s.Rows), reread.Printable(text))
+	return err
+}
+
 // words are what people read of the kinds.
 var words = map[Kind]string{
 	MissingRows: "rows are missing", SurplusRows: "rows are surplus", AlteredRows: "rows are altered", ForeignRows: "rows are foreign",

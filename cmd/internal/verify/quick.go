@@ -83,10 +83,7 @@ func (v *verifier) count(s *slice) {
 		v.result.Ranges += int64(len(units))
 	}
 	v.result.Blobs += int64(len(blobs))
-	for c, n := range s.rows {
-		if v.books.standing(c.batch) == pending && len(s.units[c.place]) == 0 {
-			v.result.Pending.Rows += n
-		}
+	for _, n := range s.rows {
 		v.result.Rows += n
 	}
 	for _, n := range s.entries {
@@ -99,6 +96,7 @@ func (v *verifier) judgeUnknown(ctx context.Context, s *slice, c cell, got int64
 	f := Finding{Kind: UnknownCommit, Table: "flows", Blob: c.blob, Generation: c.generation, Batch: uint64(c.batch), Count: got, Repairable: true, Todo: todoBatches}
 	switch v.books.standing(c.batch) {
 	case pending:
+		v.result.Pending.Rows += got
 		return nil
 	case stranger:
 		f.Kind, f.Todo = ForeignRows, todoRemove
@@ -215,7 +213,7 @@ func (v *verifier) judgeEntries(s *slice, want map[cell]expected) {
 		f := Finding{Table: "quarantine", Blob: c.blob, Generation: c.generation, Batch: uint64(c.batch), Offset: e.first, Length: e.end - e.first, Repairable: true}
 		_, known := want[c]
 		switch {
-		case got == e.quarantined, s.others[c], !known && v.books.standing(c.batch) == pending:
+		case got == e.quarantined, s.others[c], !known && (v.books.standing(c.batch) == pending || s.rows[c] > 0):
 			continue
 		case got < e.quarantined:
 			if some, _ := v.gone.within("quarantine", s.lowest, s.highest); some != nil {

@@ -48,6 +48,8 @@ type slice struct {
 	others map[cell]bool
 	// found are findings of rows and ranges; bytes, once compared, tell more exactly.
 	found map[place][]Finding
+	// compared are places whose bytes were.
+	compared map[place]bool
 	// touched are shards with findings of rows: their windows follow.
 	touched map[pipeline.BatchID]bool
 }
@@ -59,7 +61,7 @@ const anyHour = `/y=\d+/m=\d+/d=\d+/h=\d+/m=\d+(/|$)`
 func (v *verifier) newSlice(hour time.Time) *slice {
 	s := &slice{
 		hour: hour, units: map[place][]unit{}, rows: map[cell]int64{}, entries: map[cell]int64{},
-		others: map[cell]bool{}, found: map[place][]Finding{}, touched: map[pipeline.BatchID]bool{},
+		others: map[cell]bool{}, compared: map[place]bool{}, found: map[place][]Finding{}, touched: map[pipeline.BatchID]bool{},
 	}
 	s.lowest, s.highest = v.result.From.UnixMilli(), v.result.To.UnixMilli()
 	if !hour.IsZero() {
@@ -105,6 +107,9 @@ func (v *verifier) loadUnits(ctx context.Context, s *slice) error {
 	have := map[cell]map[int64]bool{}
 	enter := func(id pipeline.BlobID, generation uint32, u unit, committed int64) {
 		c := cell{u.batch, place{id.String(), generation}}
+		if v.books.standing(u.batch) == pending {
+			return // it landed since the ledgers were read: what they say holds for all tables
+		}
 		if s.hour.IsZero() && !v.inPeriod(committed) {
 			s.others[c] = true
 			return

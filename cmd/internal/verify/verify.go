@@ -95,7 +95,9 @@ type verifier struct {
 	knowsChanged bool
 	touched      map[pipeline.BatchID]map[time.Time]bool
 
+	filter   pipeline.Transform // of today; nil without filters
 	progress Progress
+	repairs  *plan // nil when nothing is to be repaired
 }
 
 func newVerifier(deps Deps, o Options) *verifier {
@@ -110,6 +112,9 @@ func (v *verifier) run(ctx context.Context) error {
 	began := v.Now()
 	if !v.From.Before(v.To) {
 		return fmt.Errorf("the period from %s to %s has no hour", v.From.Format(time.RFC3339), v.To.Format(time.RFC3339))
+	}
+	if err := v.readFilter(); err != nil {
+		return err
 	}
 	for _, f := range []func(context.Context) error{v.readTables, v.readBooks, v.readExpiries, v.readTotal, v.hours, v.windows} {
 		if err := f(ctx); err != nil {
@@ -169,6 +174,9 @@ func (v *verifier) readTotal(ctx context.Context) error {
 
 // hours compares hour by hour; on the full level the listing of blobs leads.
 func (v *verifier) hours(ctx context.Context) error {
+	if v.Level == Full {
+		return v.listed(ctx)
+	}
 	if err := v.quick(ctx, time.Time{}); err != nil {
 		return err
 	}

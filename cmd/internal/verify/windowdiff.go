@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ type changed struct {
 	values []string
 	sign   int64
 }
+
+// maxChanged bounds them. Beyond it windows of the touched hours are uncertain.
+const maxChanged = 50_000
 
 // group identifies a group of windows of a shard.
 func group(shard pipeline.BatchID, start int64, keys []string) string {
@@ -105,6 +109,7 @@ func (q *windowQuery) report(ctx context.Context, hour time.Time, groups string,
 		}
 		f.Uncertain = q.uncertain(pipeline.BatchID(s), hour)
 		if f.Uncertain {
+			f.Repairable = false
 			f.Todo = "rows of this hour are missing or surplus, and this may follow from it: put them right first, or verify with --blobs"
 		}
 		q.result.add(f)
@@ -163,3 +168,6 @@ func keyText(column, name string) string {
 	}
 	return "toString(" + column + ")"
 }
+
+// addressText is the same of 16 bytes.
+func addressText(b []byte) string { return netip.AddrFrom16([16]byte(b)).Unmap().String() }

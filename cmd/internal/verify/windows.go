@@ -174,6 +174,9 @@ func (t *windowTable) strangers(ctx context.Context, first, behind int64) error 
 	return t.each(ctx, t.name, sql, func(row ask.Row) error {
 		var batch, n uint64
 		err := row.Scan(&batch, &n)
+		if t.repairs != nil {
+			t.repairs.strange = append(t.repairs.strange, strange{t.name, pipeline.BatchID(batch)})
+		}
 		t.result.add(Finding{
 			Kind: ForeignRows, Table: t.name, Batch: batch, Count: int64(n), Repairable: true, Todo: todoRemove,
 			Detail: fmt.Sprintf("ledger %d is not registered in the target", pipeline.BatchID(batch).Ledger()),
