@@ -96,6 +96,7 @@ sim: ## The pipeline in SEEDS (1000) simulated worlds full of faults, from seed 
 
 .PHONY: mutants
 mutants: ## Seeded bugs, each of which the simulation finds within 500 seeds: make mutants ARGS='AckEarly'
+	@go test -tags mutants ./pipeline/mutant
 	@mkdir -p .cache && go build -buildvcs=false -tags mutants -o .cache/mutants ./bench/simulation
 	@exec .cache/mutants -mutants -seeds 500 -first $(FIRST) $(ARGS)
 
