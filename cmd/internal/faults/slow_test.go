@@ -61,7 +61,7 @@ func TestSlowSink(t *testing.T) {
 	stopEstate := w.EstateInto(2000, w.Notify, lively(1))
 	p := w.StartProgram("--end-of-input-on-stop")
 	f := slowFigures{Minutes: stopped.Minutes(), Limited: limitMemory(t, p.Cmd.Process.Pid)}
-	w.More(20_000) // its buffers have their size
+	w.More(8_000) // its buffers have their size
 	usual, _ := p.Ask()
 	before := memoryOf(t, p, "VmRSS")
 	s := &slowSink{t: t, w: w, p: p}

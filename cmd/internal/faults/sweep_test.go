@@ -19,7 +19,7 @@ var sweepAll = flag.Bool("sweep", false, "TestSweep: every point, not a sample")
 
 // sweepTries is how often a point is tried that was passed by: a thread other than
 // the one whose calls are counted came first.
-const sweepTries = 6
+const sweepTries = 20
 
 // sweepFigures is what a sweep comes to.
 type sweepFigures struct {
