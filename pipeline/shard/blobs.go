@@ -48,6 +48,8 @@ const (
 	IgnoredBeforeStart = "before_start" // the blob's hour is before the pipeline's start
 	IgnoredTooOld      = "too_old"      // the blob's hour is older than its position is kept
 	IgnoredKnown       = "known"        // everything that it announces was read
+	// IgnoredAhead: the blob's hour has not come. Announced then, it is read.
+	IgnoredAhead = "ahead_of_clock"
 )
 
 func (c *Core) announced(e Announced) {
@@ -95,6 +97,10 @@ func (c *Core) outside(id pipeline.BlobID) string {
 	hour, ok := id.Hour()
 	if !ok {
 		return ""
+	}
+	if most := c.cfg.MaxHourAhead; most > 0 && hour.After(c.now.Add(most)) {
+		// Read, it would bring rows of a day that has not come, and a partition with them.
+		return IgnoredAhead
 	}
 	return Outside(hour, c.cfg.Start, c.now, c.cfg.KeepOffsets)
 }

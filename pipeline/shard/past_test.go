@@ -70,6 +70,35 @@ func TestOutside(t *testing.T) {
 	}
 }
 
+// A blob of an hour that has not come is let go, and leaves nothing behind. When the
+// hour has come it is read like any other.
+func TestBlobAheadOfTheClock(t *testing.T) {
+	cfg := DefaultConfig()
+	c := live(t, cfg, pastHour)
+	say := func(hour, now time.Time) []Action {
+		return c.Step(now, Announced{Announcement: pipeline.Announcement{Blob: pastBlob(hour), ContentLength: -1}, Ack: 9})
+	}
+	ahead := pastHour.Add(24 * time.Hour)
+	for _, hour := range []time.Time{ahead, pastHour.Add(2 * time.Hour), pastHour.AddDate(300, 0, 0)} {
+		actions := say(hour, pastHour.Add(time.Hour-time.Millisecond))
+		if got := only[Ignore](t, actions); got.Reason != IgnoredAhead {
+			t.Errorf("hour %v is ignored because of %q", hour, got.Reason)
+		}
+		if got := only[Ack](t, actions); !cmp.Equal(got.IDs, []AckID{9}) {
+			t.Errorf("acknowledged %v", got.IDs)
+		}
+	}
+	if len(c.blobs)+len(c.streams) != 0 {
+		t.Errorf("%d blobs and %d streams are held", len(c.blobs), len(c.streams))
+	}
+	only[Fetch](t, say(pastHour.Add(2*time.Hour), pastHour.Add(time.Hour))) // an hour ahead of the clock is not too far
+	only[Fetch](t, say(ahead, ahead))
+
+	cfg.MaxHourAhead = 0 // a given period is read, whatever the clock says
+	c = live(t, cfg, pastHour)
+	only[Fetch](t, say(ahead, pastHour))
+}
+
 // A blob that waits for a read until it is too old is let go: whoever reads old blobs
 // may have read it by then.
 func TestWaitingBlobGetsTooOld(t *testing.T) {

@@ -234,7 +234,8 @@ func engineConfig(cfg config.Config) engine.Config {
 		c.BudgetBytes /= 2 // it is counted in text, and a row takes twice the memory
 	}
 	if len(cfg.Directories) > 0 {
-		c.Shard.KeepOffsets = forever
+		// Whoever puts files there says what is read, and says it once.
+		c.Shard.KeepOffsets, c.Shard.MaxHourAhead = forever, 0
 	}
 	return c
 }

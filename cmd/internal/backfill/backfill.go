@@ -344,7 +344,7 @@ func (b *Backfill) engine(ctx context.Context, r engine.Reader, sources []pipeli
 		return engine.Status{}, err
 	}
 	cfg := b.Config
-	cfg.Shard.KeepOffsets, cfg.Shard.Once = forever, true
+	cfg.Shard.KeepOffsets, cfg.Shard.MaxHourAhead, cfg.Shard.Once = forever, 0, true
 	cfg.Shard.MaxFetches = 1
 	cfg.Shard.OutOfOrderness = max(cfg.Shard.OutOfOrderness, behind)
 	cfg.Shard.IdleAfter = idleAfter

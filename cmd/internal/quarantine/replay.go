@@ -300,7 +300,7 @@ func (j *judged) replays(run string) []pipeline.Replay {
 // none, it only finishes what an earlier one began.
 func (r *replayer) engine(ctx context.Context, book *ledger.Ledger, source *reader, ids announcer) (engine.Status, error) {
 	cfg := r.Config
-	cfg.Replay, cfg.Shard.KeepOffsets = true, keepForever
+	cfg.Replay, cfg.Shard.KeepOffsets, cfg.Shard.MaxHourAhead = true, keepForever, 0
 	parts := engine.Parts{
 		Ledger: book, Sources: []pipeline.Source{ids}, Reader: source, Sinks: r.Sinks, Operators: r.Operators,
 		Allocator: r.Allocator, Meter: r.Meter, Tracer: r.Tracer, Logger: r.Logger, Now: time.Now,

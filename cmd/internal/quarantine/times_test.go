@@ -53,7 +53,7 @@ func hostileTime(rng *rand.Rand, hour time.Time) string {
 	}
 }
 
-// Times that lie, beside each good tuple of three hours: they make no partition and
+// Times that lie, beside each good tuple of two hours, and in paths of blobs: they make no partition and
 // no window, and move no watermark, so that no honest row is late.
 func TestHostileTimes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 80))
@@ -81,6 +81,12 @@ func TestHostileTimes(t *testing.T) {
 			}
 			announced = append(announced, id)
 		}
+		// The path of a blob lies too: its rows fit it, and its hour has not come.
+		hour := testHour.AddDate(0, 0, 1+minute*minute)
+		id := nic(100*minute + 50)
+		id.Path = strings.Replace(id.Path, testHour.Format("y=2006/m=01/d=02/h=15"), hour.Format("y=2006/m=01/d=02/h=15"), 1)
+		m.w.write(id, recordText(strings.Replace(numbered(0, 0), fmt.Sprint(testHour.UnixMilli()), fmt.Sprint(hour.UnixMilli()), 1)))
+		announced = append(announced, id)
 	}
 	status := m.run(t, announced).Status()
 	m.rows(t, m.wanted)
