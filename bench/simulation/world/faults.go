@@ -61,6 +61,19 @@ func (w *World) strike(k Kind) {
 	}
 }
 
+// powerSoon lets the power go some seconds after a process died: its next life has built
+// on what was in the page cache.
+func (w *World) powerSoon() {
+	if w.plan.Gaps[PowerLost] == 0 {
+		return
+	}
+	w.after(between(w.rng, time.Second, 12*time.Second), func() {
+		if w.faulty {
+			w.strikeDisk(PowerLost)
+		}
+	})
+}
+
 func (w *World) strikeDisk(k Kind) {
 	switch k {
 	case PowerLost:
@@ -93,7 +106,7 @@ func (w *World) strikeProcess(k Kind) {
 		w.fault(k, p.name)
 		p.kill()
 	case ProcessKilledInside:
-		p.fuse = 1 + w.rng.IntN(60)
+		p.fuse, p.unsynced = 1+w.rng.IntN(60), p.lease == nil && w.rng.IntN(3) == 0
 	case ProcessFrozen:
 		w.fault(k, p.name)
 		p.freeze()

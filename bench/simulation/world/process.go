@@ -32,6 +32,8 @@ type process struct {
 	frozen   bool
 	backlog  []func() // what happens when it is woken
 	fuse     int      // it dies at this point of its own doing; 0: it does not
+	unsynced bool     // ... but not before a file has a name that is only in the page cache
+	before   string   // the last point
 	routines []*routine
 	running  *routine // the one that runs now
 
@@ -54,18 +56,28 @@ type process struct {
 	drained  bool
 }
 
-// point is a place where the process can die.
-func (p *process) point(string) {
-	if p.fuse == 0 {
+// point is a place where the process can die, before it does what is named there.
+func (p *process) point(what string) {
+	before := p.before
+	p.before = what
+	switch {
+	case p.fuse == 0:
+		return
+	case p.fuse > 1:
+		p.fuse--
+		return
+	case p.unsynced && before != "link":
 		return
 	}
-	if p.fuse--; p.fuse == 0 {
-		p.w.fault(ProcessKilledInside, p.name)
-		if p.mount != nil {
-			p.mount.Unmount() // nothing that is deferred happens any more
-		}
-		panic(killed{})
+	p.fuse = 0
+	p.w.fault(ProcessKilledInside, p.name)
+	if p.unsynced {
+		p.w.powerSoon()
 	}
+	if p.mount != nil {
+		p.mount.Unmount() // nothing that is deferred happens any more
+	}
+	panic(killed{})
 }
 
 // run lets the process do something, in which it may die.
