@@ -95,7 +95,11 @@ func (p *Pipeline) checkpoints() engine.Checkpoints {
 // gives the id, and Kafka takes it over.
 func (p *Pipeline) register(ctx context.Context, name string, shards int, allowClickHouse, allowKafka bool) (id uint16, err error) {
 	if p.Sink != nil {
-		if id, err = p.Sink.RegisterLedger(ctx, name, shards, allowClickHouse); err != nil {
+		err = patiently(ctx, p.log, "target", func() (err error) {
+			id, err = p.Sink.RegisterLedger(ctx, name, shards, allowClickHouse)
+			return err
+		})
+		if err != nil {
 			return 0, err
 		}
 	}

@@ -77,10 +77,14 @@ func (p *Pipeline) Prepare(ctx context.Context, cfg config.Config, deps Deps) er
 		views = append(views, w.View())
 	}
 	if p.Sink != nil {
-		if err := patiently(ctx, deps.Logger, "target", func() error { return p.Sink.Setup(ctx, views) }); err != nil {
-			return err
-		}
-		if err := p.Sink.CheckSettings(ctx); err != nil {
+		// A server that is there may go away again before it has answered everything.
+		err := patiently(ctx, deps.Logger, "target", func() error {
+			if err := p.Sink.Setup(ctx, views); err != nil {
+				return err
+			}
+			return p.Sink.CheckSettings(ctx)
+		})
+		if err != nil {
 			return err
 		}
 	}
