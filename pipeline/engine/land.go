@@ -131,6 +131,9 @@ func (r *runner) replay(ctx context.Context, a shard.Replay) shard.Event {
 	group.SetLimit(r.e.atOneTime(r.e.cfg.Shard.MaxFetches))
 	for i, u := range m.Units {
 		group.Go(func() (err error) {
+			if err := gctx.Err(); err != nil {
+				return err // another unit could not be read
+			}
 			if texts[i], err = r.readUnit(gctx, u); err != nil {
 				return fmt.Errorf("replay batch %v: blob %q, bytes %d to %d: %w", m.Batch, u.Blob, u.Offset, u.End(), err)
 			}

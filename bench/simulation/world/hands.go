@@ -189,7 +189,7 @@ func (p *process) deliver(to int, offset int64, m *message) {
 	message := *m
 	p.emit(pipeline.Delivery{Announcements: found, Ack: func() {
 		mark.Done(begun)
-		p.w.hub.acknowledged(to, offset, &message)
+		p.w.hub.acknowledged(to, offset, &message, p.now())
 	}})
 }
 
@@ -212,7 +212,7 @@ func (p *process) checkpoint() {
 func (p *process) saveMarks() {
 	for i, m := range p.marks {
 		if low, ok := m.Mark(); ok {
-			p.w.hub.save(i, low+1)
+			p.w.hub.save(i, low+1, p.now())
 		}
 	}
 }

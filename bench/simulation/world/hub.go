@@ -118,23 +118,29 @@ func (h *hub) expire() {
 	}
 }
 
-// save sets a checkpoint. What it passes is not read again: that, too, must be durable.
-func (h *hub) save(to int, next int64) {
+// save sets a checkpoint of a process whose clock is at now. What it passes is not read
+// again: that, too, must be durable.
+func (h *hub) save(to int, next int64, now time.Time) {
 	for at := h.saved[to]; at < next; at++ {
 		if m := &h.partitions[to].messages[at]; !m.done && at >= h.partitions[to].first {
-			h.acknowledged(to, at, m)
+			h.acknowledged(to, at, m, now)
 		}
 	}
 	h.saved[to] = next
 }
 
-// acknowledged enters an acknowledgement into the book.
-func (h *hub) acknowledged(to int, offset int64, m *message) {
+// acknowledged enters an acknowledgement into the book, by a process whose clock is at
+// now.
+func (h *hub) acknowledged(to int, offset int64, m *message, now time.Time) {
 	a := audit.Ack{Partition: to, Offset: offset, AtMS: h.w.wall().UnixMilli(), Blob: m.file.id.String()}
 	a.DurableLength = h.w.blobs.durableLength(m.file)
 	// What it announced does not count when the blob was said not to be there since, nor in
 	// a blob that was replaced: where the new one is not longer, nobody can tell them apart.
-	if m.generation == 0 && m.file.generation == 0 && m.file.missed <= m.at {
+	// Nor does it to a clock for which the blob's hour is still to come: the sweeper finds
+	// the blob when it has.
+	hour, _ := m.file.id.Hour()
+	come := !hour.After(now.Add(h.w.plan.Core.MaxHourAhead))
+	if come && m.generation == 0 && m.file.generation == 0 && m.file.missed <= m.at {
 		a.Length = m.length - int64(len(footer))
 	}
 	h.w.book.Acks = append(h.w.book.Acks, a)
