@@ -79,6 +79,10 @@
 // away, should a read have begun before. What each ledger has landed stands in the
 // target's table of batches; reading goes on behind it. See cmd/internal/backfill.
 //
+// Days that people delete are told with millrace forget: a piece in doubt that
+// lies in one counts as landed. millrace verify recounts rows, windows and ledger
+// from the blobs; see cmd/internal/verify.
+//
 // # Ledger layout
 //
 //	claim                      hours given to a backfill: no manifest has bytes of them

@@ -52,8 +52,8 @@ func listNames(ctx context.Context, blobs int) (listingResult, error) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	defer func() {
-		server.Close() //nolint:errcheck // nobody is left to be told
-		<-served
+		_ = server.Close() // nobody is left to be told
+		_ = <-served
 	}()
 	store, err := blob.NewAzureStore([]blob.AccountConfig{{
 		Name: "crowd", Endpoint: "http://" + listener.Addr().String() + "/crowd", SAS: secret.New("sv=1&sig=none"),

@@ -218,7 +218,7 @@ func crashed(t *testing.T, env []string, args ...string) string {
 func leavesNothing(t *testing.T, dir string) {
 	err := filepath.WalkDir(filepath.Join(dir, "state"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
-			return nil // nothing was made
+			return nil //nolint:nilerr // nothing was made
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -249,7 +249,7 @@ func (l *Lease) doubled(ctx context.Context) bool {
 func (l *Lease) Keep(ctx context.Context) error {
 	for {
 		if l.cfg.Clock.Wait(ctx, l.cfg.Expiry/4) != nil {
-			return nil
+			return nil //nolint:nilerr // the caller has asked for the end
 		}
 		err := l.renew(ctx)
 		if ctx.Err() != nil {

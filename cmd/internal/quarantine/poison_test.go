@@ -97,7 +97,8 @@ func (m *meal) plain(records int) {
 func (m *meal) poisoned(p poison) {
 	before, after := m.good(2), m.good(2)
 	text := blobHeader + recordText(before...) + ","
-	fixed, at, length := text, int64(len(text)), 0
+	fixed, at := text, int64(len(text))
+	var length int
 	var inside, mended []string
 	switch p.scope {
 	case scopeTuple:
