@@ -49,11 +49,14 @@ func listNames(ctx context.Context, blobs int) (listingResult, error) {
 		return fail(err)
 	}
 	server := &http.Server{Handler: &crowd{blobs: blobs, hour: hour}, ReadHeaderTimeout: time.Minute}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener) // it ends with Close
+	}()
 	defer func() {
 		_ = server.Close() // nobody is left to be told
-		_ = <-served
+		<-served
 	}()
 	store, err := blob.NewAzureStore([]blob.AccountConfig{{
 		Name: "crowd", Endpoint: "http://" + listener.Addr().String() + "/crowd", SAS: secret.New("sv=1&sig=none"),

@@ -120,37 +120,37 @@ func (b *evidenceBench) window(limit int, table, start string, keys ...string) (
 }
 
 // overwrite makes other content of a blob.
-func (b *world) overwrite(name, content string) {
-	b.T.Helper()
+func (w *world) overwrite(name, content string) {
+	w.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
-		b.T.Fatal(err)
+		w.T.Fatal(err)
 	}
 	blob, block := traffic.BlobName{Container: id.Container, Path: id.Path}, base64.StdEncoding.EncodeToString([]byte("block-overwrite"))
-	if err := b.Blobs.Stage(b.T.Context(), blob, block, []byte(content)); err != nil {
-		b.T.Fatal(err)
+	if err := w.Blobs.Stage(w.T.Context(), blob, block, []byte(content)); err != nil {
+		w.T.Fatal(err)
 	}
-	if _, err := b.Blobs.Commit(b.T.Context(), blob, []string{block}); err != nil {
-		b.T.Fatal(err)
+	if _, err := w.Blobs.Commit(w.T.Context(), blob, []string{block}); err != nil {
+		w.T.Fatal(err)
 	}
 }
 
-func (b *world) remove(name string) {
-	b.T.Helper()
+func (w *world) remove(name string) {
+	w.T.Helper()
 	id, err := pipeline.ParseBlobID(name)
 	if err != nil {
-		b.T.Fatal(err)
+		w.T.Fatal(err)
 	}
-	credential, err := azblob.NewSharedKeyCredential(b.Account, os.Getenv("TEST_STORAGE_KEY"))
+	credential, err := azblob.NewSharedKeyCredential(w.Account, os.Getenv("TEST_STORAGE_KEY"))
 	if err != nil {
-		b.T.Fatal(err)
+		w.T.Fatal(err)
 	}
-	client, err := azblob.NewClientWithSharedKeyCredential(b.Config().Accounts[0].Endpoint, credential, nil)
+	client, err := azblob.NewClientWithSharedKeyCredential(w.Config().Accounts[0].Endpoint, credential, nil)
 	if err != nil {
-		b.T.Fatal(err)
+		w.T.Fatal(err)
 	}
-	if _, err := client.DeleteBlob(b.T.Context(), id.Container, id.Path, nil); err != nil {
-		b.T.Fatal(err)
+	if _, err := client.DeleteBlob(w.T.Context(), id.Container, id.Path, nil); err != nil {
+		w.T.Fatal(err)
 	}
 }
 

@@ -20,13 +20,13 @@ import (
 // counts differ.
 func (c *comparison) entries(ctx context.Context) error {
 	for i, x := range c.stretches {
-		have, want := int64(0), int64(0)
+		want := int64(0)
 		for _, y := range c.stretches {
 			if y.batch == x.batch {
 				want += y.quarantined
 			}
 		}
-		have = c.slice.entries[cell{x.batch, c.place}]
+		have := c.slice.entries[cell{x.batch, c.place}]
 		if x.hole || have == want {
 			continue
 		}
