@@ -37,7 +37,10 @@ type Config struct {
 	OutOfOrderness time.Duration // how far behind the highest event time rows are still expected
 	IdleAfter      time.Duration // a stream not announced for so long is not waited for
 	MaxAhead       time.Duration // event times further ahead of the clock do not move the watermark
-	MaxHourAhead   time.Duration // blobs of hours further ahead of the clock are ignored; 0: none is
+	// MaxHourAhead: blobs of hours further ahead of the clock are ignored; 0: none is.
+	// More than a day, as what is ignored is acknowledged: a machine whose clock or
+	// zone is wrong by hours must not let go of what is true.
+	MaxHourAhead time.Duration
 
 	BaseEvery   time.Duration // a base is written after this time
 	BaseBatches uint64        // ... or this many batches
@@ -58,7 +61,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxBatchAge: 5 * time.Second, MaxBatchBytes: 64 << 20, MaxBatchRows: 400_000,
 		MaxInFlight: 2, MaxFetches: 4,
-		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute, MaxHourAhead: time.Hour,
+		OutOfOrderness: 10 * time.Second, IdleAfter: 3 * time.Minute, MaxAhead: 5 * time.Minute, MaxHourAhead: 48 * time.Hour,
 		BaseEvery: time.Minute, BaseBatches: 256, BaseBytes: 16 << 20, KeepOffsets: 50 * time.Hour,
 		RetryMin: 100 * time.Millisecond, RetryMax: 5 * time.Second, StallAfter: 30 * time.Second,
 	}

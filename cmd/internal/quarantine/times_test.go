@@ -82,7 +82,7 @@ func TestHostileTimes(t *testing.T) {
 			announced = append(announced, id)
 		}
 		// The path of a blob lies too: its rows fit it, and its hour has not come.
-		hour := testHour.AddDate(0, 0, 1+minute*minute)
+		hour := testHour.AddDate(0, 0, 3+minute*minute)
 		id := nic(100*minute + 50)
 		id.Path = strings.Replace(id.Path, testHour.Format("y=2006/m=01/d=02/h=15"), hour.Format("y=2006/m=01/d=02/h=15"), 1)
 		m.w.write(id, recordText(strings.Replace(numbered(0, 0), fmt.Sprint(testHour.UnixMilli()), fmt.Sprint(hour.UnixMilli()), 1)))
