@@ -168,6 +168,9 @@ func serve(lib *library, o options, l layout, c *control, out io.Writer) error {
 		c.stop(signals)
 	}()
 	go announceReady(ctx, c, o, out)
+	// ClickHouse's threads write to sockets whose clients have gone. Its own server
+	// ignores the signal, too; the Go runtime would end the process for a foreign thread.
+	signal.Ignore(syscall.SIGPIPE)
 
 	runtime.LockOSThread()
 	err := lib.run(arguments(o, l, c.keepAliveQuery()))

@@ -49,6 +49,7 @@ type networkFigures struct {
 	ProgressP99 float64 `json:"progress_p99_s"`
 	ProgressMax float64 `json:"progress_max_s"`
 	Renewed     int     `json:"renewed"` // proxies that did not let go of a fault
+	Aborts      int     `json:"aborts"`  // servers that ended by themselves, see killFigures
 	Jobs        int     `json:"jobs"`
 	Seconds     float64 `json:"seconds"`
 	Seed        uint64  `json:"seed"`
@@ -116,6 +117,7 @@ type networkJob struct {
 	n       *network
 	rng     *rand.Rand
 	paths   []*networkPath
+	cluster *localtest.Cluster
 	publish func(context.Context, []byte) error
 	topic   func(t *testing.T) (rows, unique uint64) // what a topic holds; nil without one
 	p       *jobtest.Program
@@ -135,7 +137,8 @@ const oneShard = "shards: 1\n"
 func (j *networkJob) overHub(t *testing.T) {
 	t.Helper()
 	var blobs string
-	j.World = jobtest.New(t, jobtest.Options{Extra: oneShard, Via: func(s jobtest.Service, addr string) string {
+	j.cluster = localtest.StartCluster(t, 1)
+	j.World = jobtest.New(t, jobtest.Options{URL: j.cluster.Servers[0].HTTPURL, Extra: oneShard, Via: func(s jobtest.Service, addr string) string {
 		if s == jobtest.Blobs {
 			blobs = addr
 		}
@@ -155,9 +158,10 @@ func (j *networkJob) overKafka(t *testing.T) {
 	k := localtest.StartKafkaIn(t, servers.KafkaOptions{Dir: t.TempDir(), Proxy: front.proxy.Listen})
 	front.leadTo(t, k.ProxiedAddr)
 	j.paths = append(j.paths, front)
-	httpURL, tcp := localtest.StartClickHouse(t)
+	j.cluster = localtest.StartCluster(t, 1)
+	server := j.cluster.Servers[0]
 	j.World = jobtest.New(t, jobtest.Options{
-		URL: httpURL, Target: "url: tcp://" + j.through(t, native, tcp),
+		URL: server.HTTPURL, Target: "url: tcp://" + j.through(t, native, server.TCPAddr),
 		Extra: oneShard + fmt.Sprintf(`
 kafka_sources:
   - {brokers: [%q], topic: events, group: test}
@@ -244,6 +248,10 @@ func (j *networkJob) landed(t *testing.T, before jobtest.Status) time.Duration {
 		select {
 		case <-j.p.Done:
 			t.Fatalf("the pipeline ended: %s", tail(j.p.Said(), 60))
+		case <-j.cluster.Servers[0].Done():
+			j.n.count(func(f *networkFigures) { f.Aborts++ })
+			j.cluster.Start(t, 0)
+			began = time.Now() // the fault lasted until now
 		case <-time.After(20 * time.Millisecond):
 		}
 		s, ok := j.p.Ask()
