@@ -82,6 +82,8 @@ const users = `<clickhouse>
     </grants></least>
   <lander><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
     <grants><query>GRANT SELECT, INSERT ON test_*.*</query>` + grantsOfSystem + `</grants></lander>
+  <clearer><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+    <grants><query>GRANT SELECT, INSERT, ALTER CLEAR COLUMN ON test_*.*</query><query>GRANT SELECT ON system.parts_columns</query>` + grantsOfSystem + `</grants></clearer>
 </users>
 </clickhouse>`
 

@@ -138,6 +138,7 @@ func TestCluster(t *testing.T) {
 		"ledgers":          clusterLedgers,
 		"plans":            clusterPlans,
 		"byte ranges":      clusterBatches,
+		"excerpts":         clusterExcerpts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f(t, &duo{t: t, cluster: d.cluster})

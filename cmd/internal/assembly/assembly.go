@@ -69,7 +69,8 @@ type Pipeline struct {
 	parser     atomic.Pointer[announce.Parser]
 	openHub    func(Hub) (*eventhubs.Source, error)
 	transforms *transforms
-	container  *azureblob.Store // of a shared ledger that is only read; else nil
+	excerpts   *clickhouse.Excerpts // nil where Sink is
+	container  *azureblob.Store     // of a shared ledger that is only read; else nil
 }
 
 // Open assembles a pipeline.
@@ -165,6 +166,10 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 		if p.Sink, err = OpenSink(cfg); err != nil {
 			return err
 		}
+		p.excerpts, err = clickhouse.NewExcerpts(p.Sink, cfg.ClickHouse.MaxExcerpts<<20, clickhouse.ExcerptsDeps{Meter: deps.Meter, Logger: deps.Logger})
+		if err != nil {
+			return err
+		}
 	}
 	return p.Prepare(ctx, cfg, deps)
 }
@@ -172,6 +177,9 @@ func (p *Pipeline) openTarget(ctx context.Context, cfg config.Config, deps Deps)
 // Run runs the engine, then saves what the sources were told last.
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.transforms.watch(ctx)()
+	if p.excerpts != nil {
+		defer p.excerpts.Watch(ctx)()
+	}
 	err := p.Engine.Run(ctx)
 	// A soft stop acknowledges after the sources have ended.
 	for _, t := range p.topics {

@@ -90,6 +90,8 @@ var readings = map[string]reading{
 	"millrace.ledger.writes":               {"kind", "Cost, with a ledger in blob storage: a longer batch age lowers it."},
 	"millrace.notifications":               {"", "More blobs, or more writes of them."},
 	"millrace.notifications.ignored":       {"reason", "`known` is usual (events come twice, and the sweeper tells all); `before_start` and `too_old`: blobs that only a backfill reads; `ahead_of_clock`: blobs whose path names an hour more than two days ahead of this machine's clock. They are read when they are announced or listed again in time."},
+	"millrace.quarantine.clears":           {"result", "`cleared`: the excerpts passed `clickhouse.max_excerpt_mib`, and those of the oldest days went; addresses and counts stay. `failed`: they stay over it, and the log says why."},
+	"millrace.quarantine.excerpts":         {"", "Much input is refused. Past `clickhouse.max_excerpt_mib` on a server the oldest excerpts go. Measured every three minutes."},
 	"millrace.quarantine.refused":          {"", "A replay of quarantine found what is still malformed."},
 	"millrace.quarantined":                 {"reason", "Input that no row could be made of: `millrace quarantine show` has the bytes."},
 	"millrace.replays":                     {"", "The pipeline was started anew without a soft stop."},

@@ -33,6 +33,11 @@ type ClickHouse struct {
 	// AllowNonEmpty lets a new ledger begin on tables that hold rows of others. Default
 	// false.
 	AllowNonEmpty bool `yaml:"allow_non_empty"`
+	// MaxExcerpts bounds the excerpts of refused input in the table quarantine, on the
+	// disk of each server, in MiB. Past it those of the oldest days are cleared; their
+	// addresses, reasons and counts stay, and can be replayed. Default 1024, 64 to
+	// 1048576.
+	MaxExcerpts int64 `yaml:"max_excerpt_mib"`
 }
 
 // Target gives what the sink is opened with.
@@ -57,6 +62,7 @@ func (c ClickHouse) check(check func(ok bool, key, format string, args ...any), 
 		err := schemas.CheckIdentifier("name", c.Database)
 		check(err == nil, "clickhouse.database", "%v", err)
 	}
+	check(c.MaxExcerpts >= 64 && c.MaxExcerpts <= 1<<20, "clickhouse.max_excerpt_mib", "%d: want 64 to 1048576", c.MaxExcerpts)
 	check(c.URL == "" || len(c.Servers) == 0, "clickhouse.servers", "url is set too: keep one of them")
 	if len(c.Servers) == 0 {
 		err := clickhouse.CheckURL(c.URL)

@@ -104,7 +104,7 @@ func Default() Config {
 		Shards: 4, Listen: "127.0.0.1:9464", LogLevel: "info", MaxBatchAge: 5 * time.Second, MemoryBudget: 192, OutOfOrderness: 10 * time.Second,
 		Sweeper:         Sweeper{Interval: 10 * time.Minute, Discover: time.Hour},
 		DirectorySource: DirectorySource{Interval: 5 * time.Second, Suffix: "/PT1H.json"},
-		ClickHouse:      ClickHouse{Database: "millrace", User: "default"},
+		ClickHouse:      ClickHouse{Database: "millrace", User: "default", MaxExcerpts: 1024},
 		Ledger:          Ledger{Expiry: defaultExpiry},
 		Windows:         window.DefaultWindows(),
 	}

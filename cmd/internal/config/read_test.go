@@ -43,7 +43,7 @@ sweeper: {interval: {}}
 		`[11:25] eventhubs[0].transport: "websockets": want "amqp" or "websocket"`,
 		`[11:64] eventhubs[0].identity.cliend_id: unknown key, did you mean client_id?`,
 		`[12:1] database: unknown key, it belongs to clickhouse.database`,
-		`[13:13] clickhouse: want keys and values, one of url, servers, cluster, database, user, password, ca_file, allow_non_empty`,
+		`[13:13] clickhouse: want keys and values, one of url, servers, cluster, database, user, password, ca_file, allow_non_empty, max_excerpt_mib`,
 		`[14:21] sweeper.interval: want a time with its unit, such as 5s or 10m`,
 		`state: missing: name a folder for the ledger, such as ./state`,
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/deploy/local/localtest"
@@ -245,7 +247,7 @@ func TestEntriesOnClickHouse(t *testing.T) {
 func TestPoisonOnClickHouse(t *testing.T) {
 	s := newServer(t)
 	m := newMeal(s.world)
-	m.sinks = []engine.NamedSink{{Name: "clickhouse", Sink: s.sink}}
+	m.sinks = []engine.NamedSink{{Name: "server", Sink: s.sink}}
 	kinds := m.cook()
 	m.eat(t)
 	m.judge(t)
@@ -261,7 +263,7 @@ func TestPoisonOnClickHouse(t *testing.T) {
 		return n
 	}
 	entries := uint64(len(kinds))
-	if rows, twice := count("SELECT count() FROM flows"), count("SELECT count() - uniqExact(blob, record_offset, ordinal) FROM flows"); rows != uint64(len(m.wanted)) || twice != 0 {
+	if rows, twice := count("SELECT count() FROM flows"), count("SELECT toUInt64(count() - uniqExact(blob, record_offset, ordinal)) FROM flows"); rows != uint64(len(m.wanted)) || twice != 0 {
 		t.Errorf("%d rows, %d twice, want %d", rows, twice, len(m.wanted))
 	}
 	if n := count("SELECT sum(rows) FROM windows_traffic_1m"); n != uint64(len(m.wanted)) {
@@ -270,10 +272,24 @@ func TestPoisonOnClickHouse(t *testing.T) {
 	if n := count("SELECT uniqExact(blob, record_offset, ordinal, reason) FROM quarantine WHERE excerpt != '' OR length = 0"); n != entries || count("SELECT count() FROM quarantine") != entries {
 		t.Errorf("%d entries, want %d", n, entries)
 	}
-	if err := conn.Exec(t.Context(), "ALTER TABLE quarantine CLEAR COLUMN excerpt IN PARTITION "+testHour.Format("20060102")+" SETTINGS mutations_sync = 1"); err != nil {
+	bound, err := clickhouse.NewExcerpts(s.sink, 1, clickhouse.ExcerptsDeps{Meter: noop.Meter{}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bound.Trim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if left, n := count("SELECT count() FROM quarantine WHERE excerpt != ''"), count("SELECT count() FROM quarantine WHERE detail != ''"); left != 0 || n < entries/2 || count("SELECT count() FROM quarantine") != entries {
 		t.Errorf("%d excerpts are left, %d details: want none and most", left, n)
+	}
+	m.w.target.live = false
+	refused := 0
+	for _, v := range s.replay(Filter{}, false) {
+		if v.Outcome == Refused {
+			refused++
+		}
+	}
+	if refused != len(kinds) {
+		t.Errorf("a replay refuses %d entries without excerpts, want %d", refused, len(kinds))
 	}
 }
