@@ -245,7 +245,7 @@ SBOM_OF = GOPRIVATE='github.com/millrace/*' GOVCS='github.com/millrace/*:off' GO
 .PHONY: sbom
 sbom: build ## What is linked into the programs, as CycloneDX: bin/*.cdx.json
 	@for program in millrace millrace-clickhouse; do $(SBOM_OF) -output bin/$$program.cdx.json bin/$$program 2>/dev/null; done
-	@MILLRACE_SBOM=$(CURDIR)/bin go test -count=1 -run 'TestSBOM' ./deploy/security
+	@go test -count=1 -tags sbom -run '^TestSBOM$$' ./deploy/security
 
 .PHONY: release
 release: sbom ## An archive of the programs, its contents and its checksums: bin/release

@@ -154,6 +154,12 @@ func (s *nameServer) next() [4]byte {
 	return a
 }
 
+func (s *nameServer) questions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 func (s *nameServer) serve(conn net.PacketConn) {
 	buf := make([]byte, 1500)
 	for {
@@ -246,8 +252,8 @@ func TestRebindingNames(t *testing.T) {
 				t.Error(found)
 			}
 		}
-		if s.asked < 3 {
-			t.Errorf("the name server was asked %d times, want one for each connection", s.asked)
+		if asked := s.questions(); asked < 3 {
+			t.Errorf("the name server was asked %d times, want one for each connection", asked)
 		}
 		store.Close()
 	}

@@ -16,7 +16,7 @@ func HostileSQL() []string {
 		all = append(all, b, "x"+b, b+acts[i%len(acts)], "flows"+b+acts[(i+3)%len(acts)]+" --")
 	}
 	return append(all,
-		"flows; DROP TABLE flows", "flows FORMAT Null", "flows SETTINGS readonly=0", "system.tables", "system`.`tables", "millrace.flows", "../system", "flows\x00", "flows ", " flows", "1flows", "SELECT",
+		"flows; DROP TABLE flows", "flows FORMAT Null", "flows SETTINGS readonly=0", "system.tables", "system`.`tables", "other.flows", "../system", "flows\x00", "flows ", " flows", "1flows", "SELECT",
 		"flows\nFORMAT CSV", "(SELECT 1)", "numbers(10)", "file('/etc/passwd')", "url('http://evil.example')", "remote('evil.example', system.one)", "executable('id', 'CSV', 'x String')",
 		"ﬂows", "flоws", "flows\u200b", "flows#", "-- flows", "/* flows */", strings.Repeat("a", 65), strings.Repeat("'", 1000), strings.Repeat("(", 1000), strings.Repeat("`", 999)+"x", "\xff\xfe", "\u202eswolf",
 	)

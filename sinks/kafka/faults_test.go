@@ -187,9 +187,7 @@ func TestCommitInDoubt(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer planned[0].Release()
-			if err := s.Fence(t.Context(), id.Ledger(), id.Shard(), 1); err != nil {
-				t.Fatal(err)
-			}
+			patiently(t, func() error { return s.Fence(t.Context(), id.Ledger(), id.Shard(), 1) })
 			front.lose.Store(c.lose)
 			if err := s.Land(t.Context(), id, 1, planned[0]); !errors.Is(err, pipeline.ErrInDoubt) {
 				t.Fatalf("landing: %v, want ErrInDoubt", err)
