@@ -33,19 +33,24 @@ func (c *Core) proceedReplay() {
 		return
 	}
 	c.live = true
-	c.baseReplayed()
+	// A base behind what was replayed, before anything new is. So a start replays one
+	// life: a shard that is killed every few seconds, long before a base is due by its
+	// age, would else replay all of them, and take longer each time.
+	c.baseLast()
 	c.do(Live{})
 }
 
-// baseReplayed writes a base behind what was replayed, before anything new is. So a
-// start replays one life: a shard that is killed every few seconds, long before a base
-// is due by its age, would else replay all of them, and take longer each time.
-func (c *Core) baseReplayed() {
-	if last := c.nextSeq - 1; c.baseSeq < last {
-		c.basing = true
-		c.do(WriteBase{Base: *c.snapshot(last)})
-		c.baseTime, c.sealedBytes = c.now, 0
+// baseLast writes a base behind the last batch that was sealed, if there is none, and
+// says whether it does.
+func (c *Core) baseLast() bool {
+	last := c.nextSeq - 1
+	if c.baseSeq >= last {
+		return false
 	}
+	c.basing = true
+	c.do(WriteBase{Base: *c.snapshot(last)})
+	c.baseTime, c.sealedBytes = c.now, 0
+	return true
 }
 
 func (c *Core) replayed(e Replayed) {
@@ -290,9 +295,7 @@ func (c *Core) proceedDrain() {
 	if c.basing || c.heading {
 		return
 	}
-	if last := c.nextSeq - 1; c.baseSeq < last {
-		c.basing = true
-		c.do(WriteBase{Base: *c.snapshot(last)})
+	if c.baseLast() {
 		return
 	}
 	c.forget()
