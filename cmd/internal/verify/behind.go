@@ -19,15 +19,12 @@ import (
 // entries compares the quarantine with what the bytes give no row for, where the
 // counts differ.
 func (c *comparison) entries(ctx context.Context) error {
+	want := map[pipeline.BatchID]int64{}
+	for _, x := range c.stretches {
+		want[x.batch] += x.quarantined
+	}
 	for i, x := range c.stretches {
-		want := int64(0)
-		for _, y := range c.stretches {
-			if y.batch == x.batch {
-				want += y.quarantined
-			}
-		}
-		have := c.slice.entries[cell{x.batch, c.place}]
-		if x.hole || have == want {
+		if x.hole || c.slice.entries[cell{x.batch, c.place}] == want[x.batch] {
 			continue
 		}
 		if some, _ := c.gone.within("quarantine", c.slice.lowest, c.slice.highest); some != nil {

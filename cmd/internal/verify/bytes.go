@@ -282,18 +282,13 @@ func (c *comparison) run(ctx context.Context) error {
 // newest finds the blob's newest generation; rows of the ones before it have no bytes.
 func (c *comparison) newest() {
 	c.place = place{blob: c.source.id.String()}
-	for p := range c.slice.units {
-		if p.blob == c.place.blob {
-			c.place.generation = max(c.place.generation, p.generation)
-		}
+	generations := c.slice.generations[c.place.blob]
+	for _, g := range generations {
+		c.place.generation = max(c.place.generation, g)
 	}
-	for p, units := range c.slice.units {
-		if p.blob == c.place.blob && p.generation < c.place.generation {
-			rows := int64(0)
-			for _, u := range units {
-				rows += u.rows
-			}
-			c.expire(ByRewrite, "", rows)
+	for _, g := range generations {
+		if older := (place{c.place.blob, g}); older != c.place {
+			c.expire(ByRewrite, "", c.slice.committed(older))
 		}
 	}
 }
@@ -342,10 +337,7 @@ func runOf(stretches []stretch) int {
 
 // unreadable says why the bytes cannot be compared.
 func (c *comparison) unreadable(ctx context.Context, x stretch, err error) error {
-	rows := int64(0)
-	for _, u := range c.slice.units[c.place] {
-		rows += u.rows
-	}
+	rows := c.slice.committed(c.place)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -73,16 +73,14 @@ func compareCells(a, b cell) int {
 
 // count adds what the slice has to the result.
 func (v *verifier) count(s *slice) {
-	blobs := map[string]bool{}
-	for p, units := range s.units {
-		blobs[p.blob] = true
+	for _, units := range s.units {
 		for _, u := range units {
 			v.batches[u.batch] = true
 			v.result.Filtered += u.filtered
 		}
 		v.result.Ranges += int64(len(units))
 	}
-	v.result.Blobs += int64(len(blobs))
+	v.result.Blobs += int64(len(s.generations))
 	for _, n := range s.rows {
 		v.result.Rows += n
 	}

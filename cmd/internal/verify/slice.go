@@ -41,7 +41,9 @@ type slice struct {
 	lowest, highest int64
 
 	units map[place][]unit
-	rows  map[cell]int64
+	// generations are those of each blob that have units.
+	generations map[string][]uint32
+	rows        map[cell]int64
 	// entries of quarantine.
 	entries map[cell]int64
 	// others are cells of names without an hour that were committed in another period.
@@ -60,7 +62,7 @@ const anyHour = `/y=\d+/m=\d+/d=\d+/h=\d+/m=\d+(/|$)`
 // newSlice begins with the blobs of an hour, or with those without one.
 func (v *verifier) newSlice(hour time.Time) *slice {
 	s := &slice{
-		hour: hour, units: map[place][]unit{}, rows: map[cell]int64{}, entries: map[cell]int64{},
+		hour: hour, units: map[place][]unit{}, generations: map[string][]uint32{}, rows: map[cell]int64{}, entries: map[cell]int64{},
 		others: map[cell]bool{}, compared: map[place]bool{}, found: map[place][]Finding{}, touched: map[pipeline.BatchID]bool{},
 	}
 	s.lowest, s.highest = v.result.From.UnixMilli(), v.result.To.UnixMilli()
@@ -87,6 +89,15 @@ func (s *slice) flows() string { return timeBetween("time", s.lowest, s.highest)
 func (s *slice) holds(id pipeline.BlobID) bool {
 	hour, ok := id.Hour()
 	return ok == !s.hour.IsZero() && (!ok || hour.Equal(s.hour))
+}
+
+// committed adds up the rows that the units of a place have brought.
+func (s *slice) committed(p place) int64 {
+	rows := int64(0)
+	for _, u := range s.units[p] {
+		rows += u.rows
+	}
+	return rows
 }
 
 // load reads what was committed of the slice, then what the tables have of it.
@@ -121,6 +132,9 @@ func (v *verifier) loadUnits(ctx context.Context, s *slice) error {
 			have[c] = map[int64]bool{}
 		}
 		have[c][u.offset] = true
+		if len(s.units[c.place]) == 0 {
+			s.generations[c.blob] = append(s.generations[c.blob], generation)
+		}
 		s.units[c.place] = append(s.units[c.place], u)
 		if s.hour.IsZero() {
 			lowest, highest := engine.TimeBounds(id, committed)
