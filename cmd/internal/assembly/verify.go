@@ -10,16 +10,15 @@ import (
 
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
+	"github.com/millrace/millrace/cmd/internal/backfill"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/quarantine"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/cmd/internal/verify"
 	"github.com/millrace/millrace/pipeline/engine"
 	"github.com/millrace/millrace/pipeline/ledger"
 	"github.com/millrace/millrace/pipeline/source/listing"
 )
-
-// repairFolder has the ledger of repairs, below the state folder.
-const repairFolder = "repair"
 
 // OpenVerify opens the blobs, the ledgers and the target of a pipeline to compare
 // them. The pipeline may run meanwhile. What it gives has no engine; Close it.
@@ -94,15 +93,15 @@ func (p *Pipeline) ledgersOf(cfg config.Config) ([]verify.Ledger, error) {
 	add := func(role verify.Role, folder string) {
 		all = append(all, verify.Ledger{Role: role, Place: fmt.Sprintf("folder %q", folder), Store: ledger.ViewDirectory(folder)})
 	}
-	add(verify.RoleQuarantine, filepath.Join(cfg.State, "quarantine"))
-	add(verify.RoleRepair, filepath.Join(cfg.State, repairFolder))
-	entries, err := os.ReadDir(filepath.Join(cfg.State, "backfill"))
+	add(verify.RoleQuarantine, filepath.Join(cfg.State, quarantine.Folder))
+	add(verify.RoleRepair, filepath.Join(cfg.State, verify.RepairFolder))
+	entries, err := os.ReadDir(filepath.Join(cfg.State, backfill.Folder))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the ledgers of backfills: %w", err)
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			add(verify.RoleBackfill, filepath.Join(cfg.State, "backfill", e.Name()))
+			add(verify.RoleBackfill, filepath.Join(cfg.State, backfill.Folder, e.Name()))
 		}
 	}
 	return all, nil

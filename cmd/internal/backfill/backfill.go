@@ -106,10 +106,10 @@ func (b *Backfill) open(ctx context.Context, dry bool) error {
 	live := ledger.ViewDirectory(b.State)
 	if !dry {
 		var err error
-		if b.lock, err = ledger.OpenDirectory(filepath.Join(b.State, folder)); err != nil {
+		if b.lock, err = ledger.OpenDirectory(filepath.Join(b.State, Folder)); err != nil {
 			return fmt.Errorf("one backfill or replay at a time: %w", err)
 		}
-		if b.own, err = ledger.OpenDirectory(filepath.Join(b.State, folder, b.Name)); err != nil {
+		if b.own, err = ledger.OpenDirectory(filepath.Join(b.State, Folder, b.Name)); err != nil {
 			return err
 		}
 		if err := b.Prepare(ctx); err != nil {
@@ -152,14 +152,14 @@ func (b *Backfill) claim() time.Time {
 
 func (b *Backfill) periodOpen() bool { return b.period.To.IsZero() }
 
-// folder of all backfills below the state folder; it holds the lock, and a ledger in
+// Folder of all backfills below the state folder; it holds the lock, and a ledger in
 // a folder of its own for each place that is read from.
-const folder = "backfill"
+const Folder = "backfill"
 
 // siblings notes what backfills before this one have landed: a run that was
 // interrupted has left it in its ledger.
 func (b *Backfill) siblings(ctx context.Context) error {
-	entries, err := os.ReadDir(filepath.Join(b.State, folder))
+	entries, err := os.ReadDir(filepath.Join(b.State, Folder))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read the ledgers of earlier backfills: %w", err)
 	}
@@ -167,7 +167,7 @@ func (b *Backfill) siblings(ctx context.Context) error {
 		if !e.IsDir() {
 			continue
 		}
-		book, err := ledger.View(ctx, ledger.ViewDirectory(filepath.Join(b.State, folder, e.Name())))
+		book, err := ledger.View(ctx, ledger.ViewDirectory(filepath.Join(b.State, Folder, e.Name())))
 		if errors.Is(err, ledger.ErrNotExist) {
 			continue
 		}
@@ -180,7 +180,7 @@ func (b *Backfill) siblings(ctx context.Context) error {
 		}
 		if n > 0 && e.Name() != b.Name {
 			b.Logger.Warn("another backfill or replay was interrupted: what it had begun is left to it, so run it again, too",
-				slog.String("ledger", filepath.Join(b.State, folder, e.Name())), slog.Int("commits", n))
+				slog.String("ledger", filepath.Join(b.State, Folder, e.Name())), slog.Int("commits", n))
 		}
 	}
 	return nil

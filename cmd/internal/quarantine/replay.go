@@ -58,6 +58,9 @@ func Judge(ctx context.Context, deps Deps, entries []Entry) ([]Verdict, error) {
 	return out, err
 }
 
+// Folder of the replays' ledger, below the state folder.
+const Folder = "quarantine"
+
 // Replay lands what is good now of the entries that the filter picks, and tells
 // report what became of each. After a kill, or an error, the next call goes on.
 //
@@ -66,7 +69,7 @@ func Judge(ctx context.Context, deps Deps, entries []Entry) ([]Verdict, error) {
 func Replay(ctx context.Context, deps Deps, f Filter, dry bool, report func(Verdict) error) error {
 	r := replayer{Deps: deps, dry: dry, report: report}
 	if !dry {
-		directory, err := ledger.OpenDirectory(filepath.Join(deps.State, "quarantine"))
+		directory, err := ledger.OpenDirectory(filepath.Join(deps.State, Folder))
 		if err != nil {
 			return fmt.Errorf("replay quarantine, one at a time: %w", err)
 		}
@@ -353,7 +356,7 @@ func (r *replayer) finish(ctx context.Context) error {
 	r.Logger.Info("finishing an interrupted replay")
 	if _, err := r.engine(ctx, book, &reader{blobs: r.Blobs}, nil); err != nil {
 		return fmt.Errorf("finish the interrupted replay: %w (when the blobs behind it are gone for good, remove the folder %q: rows that it landed stay, the others can be replayed)",
-			err, filepath.Join(r.State, "quarantine"))
+			err, filepath.Join(r.State, Folder))
 	}
 	return nil
 }

@@ -119,11 +119,14 @@ type repairer struct {
 	seq       uint64 // of the last batch of its own
 }
 
+// RepairFolder has the ledger of repairs, below the state folder.
+const RepairFolder = "repair"
+
 // open takes the repair's ledger over and fences what an earlier repair has left on
 // its way. What it has landed is done: nothing of it can come any more.
 func (r *repairer) open(ctx context.Context) error {
 	var err error
-	if r.directory, err = ledger.OpenDirectory(filepath.Join(r.State, "repair")); err != nil {
+	if r.directory, err = ledger.OpenDirectory(filepath.Join(r.State, RepairFolder)); err != nil {
 		return fmt.Errorf("one at a time: %w", err)
 	}
 	r.book, err = ledger.Open(ctx, r.directory, ledger.Info{Shards: 1, Created: r.Now().UTC()}, r.Register)
