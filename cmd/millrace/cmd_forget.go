@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/millrace/millrace/cmd/internal/assembly"
 	"github.com/millrace/millrace/cmd/internal/config"
+	"github.com/millrace/millrace/cmd/internal/jsonline"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/cmd/internal/verify"
 	"github.com/millrace/millrace/schemas"
@@ -216,9 +216,7 @@ func (f *forgetFlags) show(ctx context.Context, cmd *cobra.Command, sink *clickh
 
 func (f *forgetFlags) line(cmd *cobra.Command, r verify.Forget) error {
 	if f.output == "json" {
-		e := json.NewEncoder(cmd.OutOrStdout())
-		e.SetEscapeHTML(false)
-		return e.Encode(r)
+		return jsonline.Write(cmd.OutOrStdout(), r)
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 22, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "%s\t%s\tfrom %s until before %s\tby %s: %s\n", r.ID, r.Table, r.From.UTC().Format(time.DateOnly), r.To.UTC().Format(time.DateOnly), reread.Printable(r.Who), reread.Printable(r.Why))

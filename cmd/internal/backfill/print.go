@@ -1,7 +1,6 @@
 package backfill
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cmd/internal/digits"
+	"github.com/millrace/millrace/cmd/internal/jsonline"
 )
 
 // Printer writes for people, or one JSON object a line.
@@ -20,9 +20,7 @@ type Printer struct {
 }
 
 func (p Printer) line(v any) error {
-	e := json.NewEncoder(p.Out)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return jsonline.Write(p.Out, v)
 }
 
 // hourForm is how hours and borders are written.

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/millrace/millrace/cmd/internal/jsonline"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 )
@@ -113,9 +113,7 @@ func (p *Printer) count(o Outcome) {
 }
 
 func (p *Printer) line(v any) error {
-	e := json.NewEncoder(p.Out)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return jsonline.Write(p.Out, v)
 }
 
 func head(o Outcome, subject string) string {

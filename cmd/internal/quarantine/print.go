@@ -1,7 +1,6 @@
 package quarantine
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 	"text/tabwriter"
 	"unicode/utf8"
 
+	"github.com/millrace/millrace/cmd/internal/jsonline"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 )
@@ -21,9 +21,7 @@ type Printer struct {
 
 // line writes one JSON object.
 func (p Printer) line(v any) error {
-	e := json.NewEncoder(p.Out)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return jsonline.Write(p.Out, v)
 }
 
 // table writes rows under heads.

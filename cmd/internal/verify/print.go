@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cmd/internal/digits"
+	"github.com/millrace/millrace/cmd/internal/jsonline"
 	"github.com/millrace/millrace/cmd/internal/reread"
 	"github.com/millrace/millrace/pipeline"
 )
@@ -24,9 +24,7 @@ type Printer struct {
 }
 
 func (p Printer) line(v any) error {
-	e := json.NewEncoder(p.Out)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return jsonline.Write(p.Out, v)
 }
 
 // Result writes every finding, then the result.
