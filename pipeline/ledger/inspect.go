@@ -20,7 +20,7 @@ func ReadDirectory(root string) (Store, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("open ledger: %q is no folder", root)
 	}
-	return readOnly{&Directory{files: osFiles{}, root: root}}, nil
+	return readOnly{ViewDirectory(root)}, nil
 }
 
 type readOnly struct{ *Directory }

@@ -420,9 +420,7 @@ func patiently(ctx context.Context, log *slog.Logger, what string, f func() erro
 			said = time.Now()
 			log.Warn("not there yet, waiting for it", slog.String("what", what), slog.Any("cause", err))
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pipeline.Wait(ctx, pause) != nil {
 			return context.Cause(ctx)
 		}
 	}
