@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 )
 
 // canaries are secrets of every kind, by the name of the variable that holds them.
@@ -72,24 +74,10 @@ func echo(t *testing.T, status int) string {
 // mirror sends every byte back: no protocol, but with what was said in it.
 func mirror(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return pipelinetest.Serve(t, func(conn net.Conn) {
+		defer conn.Close()
+		_, _ = io.Copy(conn, conn)
+	})
 }
 
 // canarySite is a configuration whose services are at the given addresses.

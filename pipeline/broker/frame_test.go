@@ -11,36 +11,19 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 )
 
 // hostile answers every connection with the same bytes, once it was asked something,
 // and keeps it open.
 func hostile(t *testing.T, answer []byte) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { _ = conn.Close() })
-			buf := make([]byte, 1<<10)
-			if _, err := io.ReadAtLeast(conn, buf, 4); err == nil {
-				_, _ = conn.Write(answer)
-			}
+	return pipelinetest.Serve(t, func(conn net.Conn) {
+		if _, err := io.ReadAtLeast(conn, make([]byte, 1<<10), 4); err == nil {
+			_, _ = conn.Write(answer)
 		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
 	})
-	return l.Addr().String()
 }
 
 // An answer that claims to be huge is refused before memory is taken for it.

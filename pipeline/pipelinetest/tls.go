@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,25 +19,8 @@ type peer struct {
 
 func startPeer(t *testing.T, conf *tls.Config) *peer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &peer{address: l.Addr().String()}
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() { p.serve(conn, conf) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		group.Wait()
-	})
+	p := &peer{}
+	p.address = Serve(t, func(conn net.Conn) { p.serve(conn, conf) })
 	return p
 }
 

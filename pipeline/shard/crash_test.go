@@ -12,48 +12,9 @@ import (
 
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/ledger/ledgertest"
 	"github.com/millrace/millrace/pipeline/shard"
 )
-
-// memory is a ledger.Store that survives the simulated process.
-type memory map[string][]byte
-
-func (m memory) Create(_ context.Context, name string, data []byte) error {
-	if _, ok := m[name]; ok {
-		return ledger.ErrExists
-	}
-	m[name] = data
-	return nil
-}
-
-func (m memory) Put(_ context.Context, name string, data []byte) error {
-	m[name] = data
-	return nil
-}
-
-func (m memory) Get(_ context.Context, name string) ([]byte, error) {
-	data, ok := m[name]
-	if !ok {
-		return nil, ledger.ErrNotExist
-	}
-	return data, nil
-}
-
-func (m memory) List(_ context.Context, prefix string) ([]string, error) {
-	var names []string
-	for name := range m {
-		if strings.HasPrefix(name, prefix) {
-			names = append(names, name)
-		}
-	}
-	sort.Strings(names)
-	return names, nil
-}
-
-func (m memory) Delete(_ context.Context, name string) error {
-	delete(m, name)
-	return nil
-}
 
 // insert is one INSERT that reached the target, or may still reach it.
 type insert struct {
@@ -69,7 +30,7 @@ type world struct {
 	t     *testing.T
 	rng   *rand.Rand
 	now   time.Time
-	store memory
+	store ledgertest.Memory // it survives the simulated process
 	book  *ledger.Ledger
 	core  *shard.Core
 	epoch uint64 // of the fence
@@ -109,7 +70,7 @@ const header = 12
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 11, 23, 6, 30, 0, 0, time.UTC), store: memory{},
+		t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 11, 23, 6, 30, 0, 0, time.UTC), store: ledgertest.Memory{},
 		blobs: map[pipeline.BlobID]int64{}, table: map[string][]pipeline.Unit{},
 	}
 	for i := range 1 + w.rng.IntN(6) {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/schemas"
 	"github.com/millrace/millrace/sinks/sinktest"
@@ -29,24 +30,11 @@ import (
 // connection with these bytes.
 func answeringServer(t *testing.T, answer []byte) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Read(make([]byte, 1024))
-			_, _ = c.Write(answer)
-			_ = c.Close()
-		}
+	return "tcp://" + pipelinetest.Serve(t, func(conn net.Conn) {
+		defer conn.Close()
+		_, _ = conn.Read(make([]byte, 1024))
+		_, _ = conn.Write(answer)
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return "tcp://" + l.Addr().String()
 }
 
 var errLogin = errors.New("transient while it runs, a fault at a start")

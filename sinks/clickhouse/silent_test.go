@@ -7,38 +7,14 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/pipeline"
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 )
-
-// silent takes connections and says nothing on them.
-func silent(t *testing.T) (address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { _ = conn.Close() })
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
-	})
-	return l.Addr().String()
-}
 
 // A server that never answers holds nobody: every call but the INSERT of a piece,
 // which has its watchdog, ends by itself.
 func TestSilentServerHoldsNobody(t *testing.T) {
 	for _, scheme := range []string{"http", "tcp"} {
-		c := config(t, scheme+"://"+silent(t))
+		c := config(t, scheme+"://"+pipelinetest.Serve(t, func(net.Conn) {}))
 		c.QueryTimeout, c.DialTimeout = time.Second, time.Second
 		s := open(t, c)
 		batch := pipeline.NewBatchID(1, 2, 3)

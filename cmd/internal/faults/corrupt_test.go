@@ -19,6 +19,7 @@ import (
 	"github.com/millrace/millrace/cmd/internal/jobtest"
 	"github.com/millrace/millrace/pipeline"
 	"github.com/millrace/millrace/pipeline/ledger"
+	"github.com/millrace/millrace/pipeline/ledger/ledgertest"
 )
 
 var corruptAll = flag.Bool("corrupt", false, "TestCorrupt: every length and 1,000 flips of each file, every file with the program")
@@ -154,7 +155,7 @@ func (f *corruptFigures) count(t *testing.T, what string, v verdict) {
 // judge knows what a start finds in the whole ledger.
 type judge struct {
 	t         *testing.T
-	whole     memory
+	whole     ledgertest.Memory
 	id        uint16
 	info      ledger.Info
 	epoch     uint64
@@ -163,7 +164,7 @@ type judge struct {
 	manifests map[uint64]pipeline.Manifest
 }
 
-func newJudge(t *testing.T, whole memory) *judge {
+func newJudge(t *testing.T, whole ledgertest.Memory) *judge {
 	t.Helper()
 	view, err := ledger.View(t.Context(), whole)
 	if err != nil {
@@ -195,7 +196,7 @@ func newJudge(t *testing.T, whole memory) *judge {
 }
 
 // start does what a start of the pipeline does with a ledger.
-func (j *judge) start(store memory) (*ledger.Ledger, ledger.State, error) {
+func (j *judge) start(store ledgertest.Memory) (*ledger.Ledger, ledger.State, error) {
 	l, err := ledger.Open(j.t.Context(), store, ledger.Info{Shards: 1}, ledger.OneLedger(j.id))
 	if err != nil {
 		return nil, ledger.State{}, err
@@ -322,46 +323,3 @@ func (s small) startDamaged(t *testing.T, name string, tuples uint64) (balance, 
 	}
 	return w.reconcile(t, tuples), true
 }
-
-// memory is a Store that forgets.
-type memory map[string][]byte
-
-func (m memory) Create(_ context.Context, name string, data []byte) error {
-	if _, ok := m[name]; ok {
-		return ledger.ErrExists
-	}
-	m[name] = data
-	return nil
-}
-
-func (m memory) Put(_ context.Context, name string, data []byte) error {
-	m[name] = data
-	return nil
-}
-
-func (m memory) Get(_ context.Context, name string) ([]byte, error) {
-	data, ok := m[name]
-	if !ok {
-		return nil, fmt.Errorf("read ledger object %q: %w", name, ledger.ErrNotExist)
-	}
-	return data, nil
-}
-
-func (m memory) List(_ context.Context, prefix string) ([]string, error) {
-	var names []string
-	for name := range m {
-		if strings.HasPrefix(name, prefix) && !strings.Contains(name[len(prefix):], "/") {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
-func (m memory) Delete(_ context.Context, name string) error {
-	delete(m, name)
-	return nil
-}
-
-// Exclude is for claims.
-func (m memory) Exclude(context.Context) (func(), error) { return func() {}, nil }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/pipeline/pipelinetest"
 	"github.com/millrace/millrace/pipeline/secret"
 	"github.com/millrace/millrace/pipeline/source/eventhubs"
 )
@@ -35,35 +36,18 @@ func TestHugeFramesTakeNoMemory(t *testing.T) {
 		"2 GiB behind it":       loginHeader + mechanisms + frame(1<<31-1, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						return
-					}
-					t.Cleanup(func() { _ = conn.Close() })
-					if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
-						_, _ = io.WriteString(conn, answer)
-					}
+			address := pipelinetest.Serve(t, func(conn net.Conn) {
+				if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
+					_, _ = io.WriteString(conn, answer)
 				}
-			}()
-			t.Cleanup(func() {
-				_ = l.Close()
-				<-done
 			})
-			text := fmt.Sprintf("Endpoint=sb://%s;SharedAccessKeyName=a;SharedAccessKey=%s;UseDevelopmentEmulator=true", l.Addr(), canary)
+			text := fmt.Sprintf("Endpoint=sb://%s;SharedAccessKeyName=a;SharedAccessKey=%s;UseDevelopmentEmulator=true", address, canary)
 			cfg := eventhubs.DefaultConfig(secret.New(text), "logs")
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err = eventhubs.Look(ctx, cfg, nil)
+			_, err := eventhubs.Look(ctx, cfg, nil)
 			runtime.ReadMemStats(&after)
 			if err == nil {
 				t.Error("it is taken for a namespace")
