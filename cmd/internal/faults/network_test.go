@@ -40,10 +40,12 @@ type networkFigures struct {
 	Faults    int                     `json:"faults"`
 	ByKind    map[string]int          `json:"by_kind"`
 	ByService map[jobtest.Service]int `json:"by_service"`
-	Lost      uint64                  `json:"lost"`
-	Dup       uint64                  `json:"dup"`
-	Altered   uint64                  `json:"altered"`
-	Rows      uint64                  `json:"rows"`
+	// What the tables say at the end, of the jobs that came so far.
+	Reconciled int    `json:"reconciled"`
+	Lost       uint64 `json:"lost"`
+	Dup        uint64 `json:"dup"`
+	Altered    uint64 `json:"altered"`
+	Rows       uint64 `json:"rows"`
 	// From the end of a fault until a batch has landed.
 	ProgressP50 float64 `json:"progress_p50_s"`
 	ProgressP99 float64 `json:"progress_p99_s"`
@@ -106,6 +108,9 @@ func TestNetwork(t *testing.T) {
 	most := percentile(n.progress, 100)
 	f.ProgressMax, f.Seconds = most.Seconds(), time.Since(began).Seconds()
 	jobtest.Figures(t, f)
+	if f.Reconciled < *jobs {
+		t.Errorf("the tables of %d of %d jobs were compared: what is said of lost and doubled rows is of them alone", f.Reconciled, *jobs)
+	}
 	if most > *progress {
 		t.Errorf("it took up to %v until something landed again, want %v", most, *progress)
 	}
@@ -278,6 +283,7 @@ func (j *networkJob) reconcile(t *testing.T, truth traffic.Truth) {
 	}
 	v := j.Reconcile(truth)
 	j.n.count(func(f *networkFigures) {
+		f.Reconciled++
 		f.Lost += v.Lost
 		f.Dup += v.Duplicated
 		f.Altered += v.Spoiled()

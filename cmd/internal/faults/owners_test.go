@@ -31,11 +31,12 @@ type ownerFigures struct {
 	Killed     int `json:"killed"`
 	Stopped    int `json:"stopped"` // softly: the next owner need not wait
 	Links      int `json:"links"`   // times that another reader took the hub's partitions away
-	// What the tables say at the end.
-	Lost    uint64 `json:"lost"`
-	Dup     uint64 `json:"dup"`
-	Altered uint64 `json:"altered"`
-	Rows    uint64 `json:"rows"`
+	// What the tables say at the end, of the lanes that came so far.
+	Reconciled int    `json:"reconciled"`
+	Lost       uint64 `json:"lost"`
+	Dup        uint64 `json:"dup"`
+	Altered    uint64 `json:"altered"`
+	Rows       uint64 `json:"rows"`
 	// From the freeze or the kill until the successor's first row can be seen.
 	TakeoverP50 float64 `json:"takeover_p50_s"`
 	TakeoverP99 float64 `json:"takeover_p99_s"`
@@ -100,6 +101,9 @@ func TestLateOwners(t *testing.T) {
 	f.Seconds = time.Since(began).Seconds()
 	f.TakeoverP50, f.TakeoverP99 = percentile(c.takeovers, 50).Seconds(), percentile(c.takeovers, 99).Seconds()
 	jobtest.Figures(t, f)
+	if f.Reconciled < *lanes {
+		t.Errorf("the tables of %d of %d lanes were compared: what is said of lost and doubled rows is of them alone", f.Reconciled, *lanes)
+	}
 	if f.LateOwners < *steals || f.Steals < *steals {
 		t.Errorf("%d owners came late and %d were followed, want %d", f.LateOwners, f.Steals, *steals)
 	}
@@ -156,6 +160,7 @@ func (l *lane) run() {
 		t.Errorf("%+v", v)
 	}
 	l.tally.count(func(f *ownerFigures) {
+		f.Reconciled++
 		f.Lost += v.Lost
 		f.Dup += v.Duplicated
 		f.Altered += v.Spoiled()
